@@ -1,0 +1,1 @@
+"""Argument parsing and exit codes; one module a sub-command."""

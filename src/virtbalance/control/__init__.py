@@ -1,0 +1,1 @@
+"""The tick and everything around it: guard, journal, settings, observers, recovery."""

@@ -1,0 +1,1 @@
+"""Placing vCPUs: pure decisions."""

@@ -1,0 +1,1 @@
+"""Dividing memory: pure decisions."""

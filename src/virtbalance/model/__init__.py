@@ -1,0 +1,1 @@
+"""The records every room speaks in. Immutable, standard library only."""

@@ -1,0 +1,43 @@
+"""What the CPU counters mean: how much each vCPU wants, not just what it got."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from virtbalance.model.guest import VcpuKey
+from virtbalance.model.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuEstimate:
+    """One vCPU over the last window. Ratios are of one pCPU."""
+
+    key: VcpuKey
+    guest_name: str
+    run_ratio: float
+    wait_ratio: float | None
+    """``None``: the source does not tell how long it waited."""
+    demand_ratio: float
+    """What it would use with a pCPU of its own, 0 to 1."""
+    allowed: frozenset[int]
+    """CPUs it may ever be placed on; never empty."""
+    affinity: frozenset[int]
+    """CPUs it may run on now."""
+    weight: float = 1.0
+    fixed: str | None = None
+    """Why it must not be moved; ``None``: it may."""
+
+    @property
+    def home(self) -> int | None:
+        """The CPU it is pinned to, if it is exactly one."""
+        return next(iter(self.affinity)) if len(self.affinity) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class CpuEstimate:
+    """All vCPUs, sorted by key, and what each usable pCPU has left for guests."""
+
+    window_s: float
+    topology: Topology
+    capacity: Mapping[int, float]
+    """pCPU number to pCPUs it can give to guests; only usable CPUs appear."""
+    vcpus: tuple[VcpuEstimate, ...]

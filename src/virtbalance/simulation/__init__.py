@@ -1,0 +1,1 @@
+"""A host that is not there: pCPUs, a kernel, guests, balloons."""

@@ -1,0 +1,1 @@
+"""Records of ticks: log lines, JSON lines, the last tick on disk."""
