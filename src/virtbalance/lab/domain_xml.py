@@ -1,0 +1,125 @@
+"""A guest's specification as libvirt domain XML.
+
+Everything that only costs time at boot is left out: no disk, no network, no video, no USB.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtbalance.lab.errors import LabError
+from virtbalance.lab.specs import Balloon, GuestSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHANNEL_NAME = "org.virtbalance.lab.0"
+"""The port the guest's program looks for (boot.c)."""
+
+LAB_NAMESPACE = "https://virt-balance.dev/xmlns/lab/1"
+"""Metadata that marks a domain as a guest of the lab."""
+
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a guest runs: what it boots from and where its files go.
+
+    `virtualization` is libvirt's domain type, `kvm` or `qemu` (TCG). `owner` names the process
+    the guest belongs to (see leftovers.py), empty for a guest that outlives it. Without
+    `folder`, libvirt chooses the channel's socket and there is no console log.
+    """
+
+    virtualization: str
+    kernel: Path
+    initramfs: Path
+    owner: str
+    folder: Path | None
+
+
+def domain_xml(spec: GuestSpec, place: Place) -> str:
+    """Return the domain XML of a guest; LabError if its metadata is not XML."""
+    domain = ET.Element("domain", type=place.virtualization)
+    _child(domain, "name", spec.name)
+    _child(domain, "memory", spec.maximum_mib, unit="MiB")
+    _child(domain, "currentMemory", spec.start_mib, unit="MiB")
+    vcpu = _child(domain, "vcpu", spec.most_vcpus)
+    if spec.most_vcpus != spec.vcpus:
+        vcpu.set("current", str(spec.vcpus))
+    _pins(domain, spec)
+    _boot(domain, spec, place)
+    _child(_child(domain, "features"), "acpi")
+    _child(domain, "cpu", mode="host-passthrough" if place.virtualization == "kvm" else "maximum")
+    # A guest that reboots or panics is dead, and must look so.
+    _child(domain, "on_reboot", "destroy")
+    _child(domain, "on_crash", "destroy")
+    _devices(domain, spec, place)
+    _metadata(domain, spec, place)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _child(parent: ET.Element, tag: str, text: object = None, /, **attributes: str) -> ET.Element:
+    child = ET.SubElement(parent, tag, attributes)
+    if text is not None:
+        child.text = str(text)
+    return child
+
+
+def _pins(domain: ET.Element, spec: GuestSpec) -> None:
+    if not any(spec.pins):
+        return
+    tune = _child(domain, "cputune")
+    for number, cpus in enumerate(spec.pins):
+        if cpus:
+            _child(tune, "vcpupin", vcpu=str(number), cpuset=",".join(map(str, sorted(cpus))))
+
+
+def _boot(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
+    arguments = KERNEL_ARGUMENTS
+    if spec.balloon is Balloon.DRIVEN:
+        arguments += " balloon=1"
+    if spec.zram_mib:
+        arguments += f" zram_mib={spec.zram_mib}"
+    system = _child(domain, "os")
+    _child(system, "type", "hvm", arch="x86_64", machine="q35")
+    _child(system, "kernel", place.kernel)
+    _child(system, "initrd", place.initramfs)
+    _child(system, "cmdline", arguments)
+
+
+def _devices(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
+    devices = _child(domain, "devices")
+    _child(devices, "controller", type="usb", model="none")
+    if place.folder is not None:
+        serial = _child(devices, "serial", type="file")
+        _child(serial, "source", path=str(place.folder / f"{spec.name}.log"))
+    channel = _child(devices, "channel", type="unix")
+    if place.folder is not None:
+        _child(channel, "source", mode="bind", path=str(place.folder / f"{spec.name}.sock"))
+    _child(channel, "target", type="virtio", name=CHANNEL_NAME)
+    if spec.balloon is Balloon.NONE:
+        _child(devices, "memballoon", model="none")
+        return
+    balloon = _child(devices, "memballoon", model="virtio")
+    if spec.autodeflate:
+        balloon.set("autodeflate", "on")
+    if spec.free_page_reporting:
+        balloon.set("freePageReporting", "on")
+    if spec.stats_period_s:
+        _child(balloon, "stats", period=str(spec.stats_period_s))
+
+
+def _metadata(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
+    metadata = _child(domain, "metadata")
+    _child(metadata, f"{{{LAB_NAMESPACE}}}guest", owner=place.owner)
+    if not spec.metadata:
+        return
+    try:
+        metadata.append(ET.fromstring(spec.metadata))  # noqa: S314 - the caller's own
+    except ET.ParseError as error:
+        raise LabError(f"{spec.name}: metadata is not XML: {error}") from error
