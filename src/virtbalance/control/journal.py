@@ -20,6 +20,7 @@ from typing import Any
 
 from virtbalance.control.files import write_atomically
 from virtbalance.model.guest import RoleName
+from virtbalance.model.snapshot import GuestSample, Snapshot
 
 _VERSION = 1
 
@@ -66,6 +67,20 @@ class Entry:
 
 Entries = Mapping[str, Entry]
 """By guest UUID."""
+
+
+def same_run(entries: Entries, snapshot: Snapshot) -> tuple[tuple[GuestSample, Entry], ...]:
+    """Return the guests that are still in the run in which they were changed."""
+    return tuple(
+        (guest, entries[guest.uuid])
+        for guest in snapshot.guests
+        if guest.uuid in entries and entries[guest.uuid].incarnation == guest.incarnation
+    )
+
+
+def ended(entries: Entries, snapshot: Snapshot) -> frozenset[str]:
+    """Return the guests that are gone or have been started anew since they were changed."""
+    return frozenset(entries) - {guest.uuid for guest, _ in same_run(entries, snapshot)}
 
 
 class Journal:

@@ -7,19 +7,19 @@ is retried with growing pauses, and nothing is changed meanwhile.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from virtbalance.control.clock import Clock
 from virtbalance.control.deadline import Decider, OverrunError
 from virtbalance.control.hypervisor import Hypervisor
-from virtbalance.control.journal import Entries, Journal, JournalError
+from virtbalance.control.journal import Journal, JournalError
 from virtbalance.control.observers import DetachedObserver
 from virtbalance.control.policies import describe_failure
+from virtbalance.control.recovery import put_back
 from virtbalance.control.role import Role
 from virtbalance.model.errors import HypervisorLostError
-from virtbalance.model.plan import Action, CpuPlan, MemoryPlan, guest_of
+from virtbalance.model.plan import Action, CpuPlan, MemoryPlan
 from virtbalance.model.snapshot import Snapshot
 from virtbalance.model.tick import Event, Outcome, Status, Tick
 
@@ -41,13 +41,12 @@ class LoopSettings:
     decide_limit_s: float
     act_deadline_s: float
     restore_on_exit: bool
-    dry_run: bool = False
     ticks: int | None = None
     """End after so many; ``None``: until stopped."""
 
 
 class Loop:
-    """One role's loop on one host."""
+    """One role's loop on one host. Without a journal nothing is changed: a dry run."""
 
     def __init__(
         self,
@@ -71,6 +70,7 @@ class Loop:
         self._pending: list[Event] = []
         self._known_facts: frozenset[str] = frozenset()
         self._number = 0
+        self._sense_started_ns = 0
 
     def stop(self) -> None:
         """Let ``run`` end after what it is doing; callable from anywhere."""
@@ -82,6 +82,13 @@ class Loop:
         Raises ``JournalError`` if what an earlier run left can't be read.
         """
         self._begin()
+        try:
+            self._work()
+        finally:
+            complete = self._end()
+        return complete
+
+    def _work(self) -> None:
         self._warm_up()
         period_ns = round(self._settings.period_s * 1e9)
         due_ns = self._clock.now_ns() + period_ns
@@ -89,7 +96,6 @@ class Loop:
             if self._turn(due_ns) and self._number == self._settings.ticks:
                 break
             due_ns = self._next_due(due_ns + period_ns, period_ns)
-        return self._end()
 
     # One turn
 
@@ -121,7 +127,7 @@ class Loop:
         return snapshot
 
     def _look(self) -> Snapshot:
-        snapshot = self._hypervisor.sample(self._role.scope, self._settings.sense_deadline_s)
+        snapshot = self._sample()
         self._pending += self._hypervisor.events()
         self._pending += self._role.look(snapshot)
         self._tell_new_facts(snapshot)
@@ -176,11 +182,10 @@ class Loop:
     def _act(self, actions: tuple[Action, ...]) -> tuple[Outcome, ...]:
         if not actions:
             return ()
-        if self._settings.dry_run:
+        if self._journal is None:
             return tuple(Outcome(action, Status.PLANNED) for action in actions)
         try:
-            if self._journal:
-                self._journal.update(self._role.name, self._role.undo(actions))
+            self._journal.update(self._role.name, self._role.undo(actions))
         except JournalError as error:
             self._pending.append(Event("journal-failed", f"{error}; nothing is changed"))
             return tuple(Outcome(action, Status.REFUSED, "no journal") for action in actions)
@@ -201,15 +206,13 @@ class Loop:
 
     def _begin(self) -> None:
         """Put back what a crashed run left, or take it over where changes are to be kept."""
-        if self._journal is None or self._settings.dry_run:
-            return
-        entries = self._journal.entries()
-        if not any(entry.of(self._role.name) for entry in entries.values()):
+        if self._journal is None:
             return
         if self._settings.restore_on_exit:
-            self._restore(entries, self._role.restoring)
+            self._put_back(self._journal)
         else:
-            self._role.adopt(entries, self._sample_persistently())
+            entries = self._journal.entries()
+            self._role.adopt(entries, self._sample())
 
     def _warm_up(self) -> None:
         for _ in range(self._settings.warm_up_looks):
@@ -223,51 +226,35 @@ class Loop:
             self._clock.sleep_until(at_ns, self._stop)
 
     def _end(self) -> bool:
-        if self._journal is None or self._settings.dry_run:
+        """Put back what is not to be kept; return whether all of it was."""
+        if self._journal is None:
             return True
         try:
-            entries = self._journal.entries()
-            if self._settings.restore_on_exit:
-                return self._restore(entries, self._role.restoring)
-            return self._restore(entries, self._role.ending)
+            return self._put_back(self._journal)
         except (HypervisorLostError, JournalError) as error:
-            text = f"guests could not be put back ({error}); 'virt-balance restore' will do it"
+            text = f"guests were not put back ({error}); 'virt-balance restore' will do it"
             self._notice(Event("not-restored", text))
             return False
 
-    def _restore(
-        self, entries: Entries, actions_of: Callable[[Entries, Snapshot], tuple[Action, ...]]
-    ) -> bool:
-        """Carry out what undoes an earlier change; keep on record what could not be undone."""
-        journal = cast(Journal, self._journal)
-        snapshot = self._sample_persistently()
-        role = self._role.name
-        outcomes = self._hypervisor.apply(
-            actions_of(entries, snapshot), self._settings.act_deadline_s
+    def _put_back(self, journal: Journal) -> bool:
+        recovery = put_back(
+            self._hypervisor,
+            self._role,
+            journal,
+            keep=not self._settings.restore_on_exit,
+            deadline_s=self._settings.act_deadline_s,
         )
-        failed = {
-            guest_of(outcome.action): outcome
-            for outcome in outcomes
-            if outcome.status not in (Status.DONE, Status.GONE)
-        }
-        touched = {guest_of(outcome.action) for outcome in outcomes}
-        for uuid in sorted(touched):
-            name = entries[uuid].name
-            if uuid in failed:
-                text = f"{name} could not be put back: {failed[uuid].text or failed[uuid].status}"
-                self._notice(Event("not-restored", text, uuid))
-            else:
-                self._notice(Event("restored", f"{name} is as it was before ({role})", uuid))
-        concerned = {uuid for uuid, entry in entries.items() if entry.of(role)}
-        if actions_of == self._role.restoring:
-            journal.forget(role, frozenset(concerned - failed.keys()))
-        return not failed
+        for event in recovery.events:
+            self._notice(event)
+        return recovery.complete
 
     # Trouble
 
     def _reconnect(self, error: HypervisorLostError) -> None:
         """Try again with growing pauses until connected or stopped."""
-        self._notice(Event("connection-lost", f"{error}; trying again, nothing is changed meanwhile"))
+        self._notice(
+            Event("connection-lost", f"{error}; trying again, nothing is changed meanwhile")
+        )
         attempt = 0
         while not self._stop.is_set():
             pause_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)]
@@ -280,7 +267,7 @@ class Loop:
             self._notice(Event("reconnected", f"connected again after {attempt} attempts"))
             return
 
-    def _sample_persistently(self) -> Snapshot:
+    def _sample(self) -> Snapshot:
         return self._hypervisor.sample(self._role.scope, self._settings.sense_deadline_s)
 
     def _tell_new_facts(self, snapshot: Snapshot) -> None:

@@ -63,11 +63,13 @@ class Role(Protocol):
     def adopt(self, entries: Entries, snapshot: Snapshot) -> None:
         """Take over what an earlier run has set, as if this one had."""
 
-    def restoring(self, entries: Entries, snapshot: Snapshot) -> tuple[Action, ...]:
-        """Return the actions that put guests back as they were, as far as that is ours to do."""
+    def putting_back(
+        self, entries: Entries, snapshot: Snapshot, *, keep: bool
+    ) -> tuple[Action, ...]:
+        """Return what puts guests back as they were, as far as that is ours to do.
 
-    def ending(self, entries: Entries, snapshot: Snapshot) -> tuple[Action, ...]:
-        """Return what is put back even when changes are kept."""
+        ``keep``: only what is put back even when changes are kept.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,4 @@ class GuestFilter:
 
 
 def _excluded(guest: GuestSample, role: RoleName) -> GuestSample:
-    return replace(
-        guest, settings=replace(guest.settings, exclude=guest.settings.exclude | {role})
-    )
+    return replace(guest, settings=replace(guest.settings, exclude=guest.settings.exclude | {role}))

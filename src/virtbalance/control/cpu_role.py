@@ -1,0 +1,226 @@
+"""The vCPU scheduler's steps: affinities are what it owns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from virtbalance.control.journal import Entries, Entry, PinnedVcpu, ended, same_run
+from virtbalance.control.ownership import ForeignChange, Ownership, yield_to
+from virtbalance.control.role import GuestFilter
+from virtbalance.cpu import demand
+from virtbalance.cpu import guard as safety
+from virtbalance.cpu.policy import CpuPolicy
+from virtbalance.cpu.settings import DemandSettings, GuardSettings
+from virtbalance.model.cpu_estimate import CpuEstimate
+from virtbalance.model.guest import GuestState, RoleName, VcpuKey
+from virtbalance.model.hold import Hold
+from virtbalance.model.memory_estimate import MemoryEstimate
+from virtbalance.model.plan import Action, CpuPlan, Figure, MemoryPlan, Pin, Reason, Verdict
+from virtbalance.model.snapshot import GuestSample, Scope, Snapshot
+from virtbalance.model.tick import Event, Outcome, Status
+from virtbalance.model.topology import Topology
+
+Mask = frozenset[int]
+
+_MAY_HAVE_HAPPENED = frozenset({Status.DONE, Status.DIFFERENT, Status.LATE})
+
+
+@dataclass(frozen=True, slots=True)
+class CpuRoleSettings:
+    """What the role's pure parts are told."""
+
+    demand: DemandSettings
+    guard: GuardSettings
+    guests: GuestFilter
+
+
+class CpuRole:
+    """Fills ``control.role.Role`` for vCPUs."""
+
+    name = RoleName.CPU
+    scope = Scope.CPU
+
+    def __init__(self, policy: CpuPolicy, policy_config: Any, settings: CpuRoleSettings) -> None:
+        self._policy = policy
+        self._policy_config = policy_config
+        self._settings = settings
+        self._policy_state: Any = None
+        self._demand_state: demand.DemandState | None = None
+        self._guard_state: safety.GuardState | None = None
+        self._ownership: Ownership[VcpuKey, Mask] = Ownership()
+        self._undo: dict[str, Entry] = {}
+        self._snapshot: Snapshot | None = None
+        self._estimate: CpuEstimate | None = None
+
+    @property
+    def policy_name(self) -> str:
+        """The policy that decides."""
+        return self._policy.name
+
+    @property
+    def estimate(self) -> CpuEstimate:
+        """The latest estimate."""
+        assert self._estimate is not None, "there is an estimate after the first look"
+        return self._estimate
+
+    @property
+    def holds(self) -> Mapping[str, Hold]:
+        """Guests left alone because somebody else re-pinned them."""
+        return self._ownership.holds
+
+    def look(self, snapshot: Snapshot) -> tuple[Event, ...]:
+        """Take one sample in: notice foreign pins, estimate anew."""
+        now_s = snapshot.taken_ns / 1e9
+        self._forget_gone(snapshot)
+        changes = tuple(_foreign_pins(self._ownership, snapshot))
+        ownership, events = yield_to(self._ownership.expire(now_s), changes, now_s)
+        self._ownership = ownership
+        for change in changes:
+            self._accept(change)
+        snapshot = self._settings.guests.apply(snapshot, self.name)
+        self._snapshot = snapshot
+        self._estimate, self._demand_state = demand.estimate(
+            self._demand_state, snapshot, ownership.holds, self._settings.demand
+        )
+        return events
+
+    def decide(self, now_s: float) -> CpuPlan:
+        """Ask the policy."""
+        answer = self._policy.decide(self._policy_state, self.estimate, self._policy_config, now_s)
+        match answer:
+            case (CpuPlan() as plan, state):
+                self._policy_state = state
+                return plan
+        raise TypeError(f"decide returned {type(answer).__name__}, not (CpuPlan, state)")
+
+    def hold_plan(self) -> CpuPlan:
+        """Return the plan that changes nothing."""
+        return CpuPlan()
+
+    def guard(self, plan: CpuPlan | MemoryPlan, now_s: float) -> Verdict:
+        """Clamp, refuse and order."""
+        assert isinstance(plan, CpuPlan)
+        verdict, self._guard_state = safety.guard(
+            self._guard_state, self.estimate, plan, self.holds, self._settings.guard, now_s
+        )
+        return verdict
+
+    def undo(self, actions: Sequence[Action]) -> Entries:
+        """Return the original affinity of every vCPU about to be pinned, and what it will be."""
+        assert self._snapshot is not None
+        masks: dict[str, dict[int, list[Mask]]] = {}
+        for action in actions:
+            if isinstance(action, Pin):
+                of_guest = masks.setdefault(action.vcpu.uuid, {})
+                of_guest.setdefault(action.vcpu.vcpu, []).append(action.cpus)
+        changed = {
+            guest.uuid: self._undo_entry(guest, masks[guest.uuid])
+            for guest in self._snapshot.guests
+            if guest.uuid in masks
+        }
+        self._undo.update(changed)
+        return changed
+
+    def _undo_entry(self, guest: GuestSample, masks: Mapping[int, Sequence[Mask]]) -> Entry:
+        known = self._undo.get(guest.uuid)
+        vcpus = dict(known.vcpus) if known else {}
+        now = {vcpu.index: vcpu.affinity for vcpu in guest.vcpus}
+        for index, wanted in masks.items():
+            affinity = now[index]
+            assert affinity is not None, "the guard refuses pins of a vCPU whose mask is unknown"
+            original = vcpus[index].original if index in vcpus else affinity
+            # The mask of this moment counts as ours too: until the call is made it is there.
+            ours = tuple(dict.fromkeys((affinity, *wanted)))
+            vcpus[index] = PinnedVcpu(original, ours)
+        return Entry(guest.name, guest.incarnation, vcpus)
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Remember which masks were set."""
+        for outcome in outcomes:
+            if isinstance(outcome.action, Pin) and outcome.status in _MAY_HAVE_HAPPENED:
+                self._ownership = self._ownership.set_by_us(
+                    outcome.action.vcpu,
+                    outcome.action.cpus,
+                    certain=outcome.status is not Status.LATE,
+                )
+
+    def adopt(self, entries: Entries, snapshot: Snapshot) -> None:
+        """Take over the pins of an earlier run."""
+        for guest, entry in same_run(entries, snapshot):
+            self._undo[guest.uuid] = entry
+            for index, vcpu in entry.vcpus.items():
+                for mask in vcpu.ours:
+                    key = VcpuKey(guest.uuid, index)
+                    self._ownership = self._ownership.set_by_us(key, mask, certain=False)
+
+    def putting_back(
+        self, entries: Entries, snapshot: Snapshot, *, keep: bool
+    ) -> tuple[Action, ...]:
+        """Return pins to the original masks, except where somebody else has pinned since."""
+        if keep:
+            return ()
+        actions = []
+        for guest, entry in same_run(entries, snapshot):
+            for vcpu in guest.vcpus:
+                known = entry.vcpus.get(vcpu.index)
+                if known is None or vcpu.affinity is None or vcpu.affinity == known.original:
+                    continue
+                if any(_same(vcpu.affinity, mask, snapshot.topology) for mask in known.ours):
+                    key = VcpuKey(guest.uuid, vcpu.index)
+                    figures: dict[str, Figure] = {
+                        "vcpu": vcpu.index,
+                        "cpus": format_cpus(known.original),
+                    }
+                    reason = Reason("restore", "vCPU {vcpu} may run on {cpus} again", figures)
+                    actions.append(Pin(key, known.original, reason))
+        return tuple(actions)
+
+    def _forget_gone(self, snapshot: Snapshot) -> None:
+        """Drop what is known of guests that are gone or have been started anew."""
+        gone = ended(self._undo, snapshot)
+        if gone:
+            keys = [key for key in self._ownership.ours if key.uuid in gone]
+            self._ownership = self._ownership.without(keys, gone)
+            self._undo = {uuid: e for uuid, e in self._undo.items() if uuid not in gone}
+
+    def _accept(self, change: ForeignChange[VcpuKey, Mask]) -> None:
+        """Take somebody else's mask as the new original."""
+        entry = self._undo[change.uuid]
+        vcpus = {**entry.vcpus, change.subject.vcpu: PinnedVcpu(change.seen)}
+        self._undo[change.uuid] = Entry(entry.name, entry.incarnation, vcpus)
+
+
+def format_cpus(cpus: frozenset[int]) -> str:
+    """Return CPU numbers in the kernel's list format: ``0-2,5``."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if ranges and cpu == ranges[-1][1] + 1:
+            ranges[-1][1] = cpu
+        else:
+            ranges.append([cpu, cpu])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def _foreign_pins(
+    ownership: Ownership[VcpuKey, Mask], snapshot: Snapshot
+) -> Iterator[ForeignChange[VcpuKey, Mask]]:
+    for guest in snapshot.guests:
+        if guest.state is GuestState.STOPPED:
+            continue
+        for vcpu in guest.vcpus:
+            key = VcpuKey(guest.uuid, vcpu.index)
+            ours = ownership.ours.get(key)
+            if ours is None or vcpu.affinity is None:
+                continue
+            if not any(_same(vcpu.affinity, mask, snapshot.topology) for mask in ours):
+                seen, set_by_us = format_cpus(vcpu.affinity), format_cpus(ours[-1])
+                text = f"vCPU {vcpu.index} may run on {seen}, we had set {set_by_us}"
+                yield ForeignChange(guest.uuid, guest.name, key, vcpu.affinity, text)
+
+
+def _same(seen: Mask, mask: Mask, topology: Topology) -> bool:
+    """Compare masks on the CPUs that are online: the kernel reports no others."""
+    online = {pcpu.id for pcpu in topology.pcpus if pcpu.online}
+    left = mask & online
+    # With none of its CPUs online the kernel lets a thread run anywhere; nobody re-pinned it.
+    return not left or seen & online == left
