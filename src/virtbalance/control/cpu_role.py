@@ -12,9 +12,9 @@ from virtbalance.cpu import guard as safety
 from virtbalance.cpu.policy import CpuPolicy
 from virtbalance.cpu.settings import DemandSettings, GuardSettings
 from virtbalance.model.cpu_estimate import CpuEstimate
+from virtbalance.model.cpu_list import format_cpu_list
 from virtbalance.model.guest import GuestState, RoleName, VcpuKey
 from virtbalance.model.hold import Hold
-from virtbalance.model.memory_estimate import MemoryEstimate
 from virtbalance.model.plan import Action, CpuPlan, Figure, MemoryPlan, Pin, Reason, Verdict
 from virtbalance.model.snapshot import GuestSample, Scope, Snapshot
 from virtbalance.model.tick import Event, Outcome, Status
@@ -169,7 +169,7 @@ class CpuRole:
                     key = VcpuKey(guest.uuid, vcpu.index)
                     figures: dict[str, Figure] = {
                         "vcpu": vcpu.index,
-                        "cpus": format_cpus(known.original),
+                        "cpus": format_cpu_list(known.original),
                     }
                     reason = Reason("restore", "vCPU {vcpu} may run on {cpus} again", figures)
                     actions.append(Pin(key, known.original, reason))
@@ -190,17 +190,6 @@ class CpuRole:
         self._undo[change.uuid] = Entry(entry.name, entry.incarnation, vcpus)
 
 
-def format_cpus(cpus: frozenset[int]) -> str:
-    """Return CPU numbers in the kernel's list format: ``0-2,5``."""
-    ranges: list[list[int]] = []
-    for cpu in sorted(cpus):
-        if ranges and cpu == ranges[-1][1] + 1:
-            ranges[-1][1] = cpu
-        else:
-            ranges.append([cpu, cpu])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in ranges)
-
-
 def _foreign_pins(
     ownership: Ownership[VcpuKey, Mask], snapshot: Snapshot
 ) -> Iterator[ForeignChange[VcpuKey, Mask]]:
@@ -213,7 +202,7 @@ def _foreign_pins(
             if ours is None or vcpu.affinity is None:
                 continue
             if not any(_same(vcpu.affinity, mask, snapshot.topology) for mask in ours):
-                seen, set_by_us = format_cpus(vcpu.affinity), format_cpus(ours[-1])
+                seen, set_by_us = format_cpu_list(vcpu.affinity), format_cpu_list(ours[-1])
                 text = f"vCPU {vcpu.index} may run on {seen}, we had set {set_by_us}"
                 yield ForeignChange(guest.uuid, guest.name, key, vcpu.affinity, text)
 

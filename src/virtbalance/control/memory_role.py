@@ -12,7 +12,6 @@ from virtbalance.memory import guard as safety
 from virtbalance.memory.policy import MemoryPolicy
 from virtbalance.memory.restore import restore
 from virtbalance.memory.settings import DemandSettings, GuardSettings
-from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.guest import GuestState, RoleName
 from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import MemoryEstimate

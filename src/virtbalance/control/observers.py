@@ -7,6 +7,16 @@ from typing import Protocol
 from virtbalance.model.tick import Event, Tick
 
 
+class TextOutput(Protocol):
+    """Where an observer writes text."""
+
+    def write(self, text: str, /) -> object:
+        """Take some text."""
+
+    def flush(self) -> None:
+        """Pass on what was taken."""
+
+
 class Observer(Protocol):
     """Somebody who looks at what happens. Whatever it raises is counted and said, nothing more."""
 

@@ -25,6 +25,13 @@ class VcpuEstimate:
     weight: float = 1.0
     fixed: str | None = None
     """Why it must not be moved; ``None``: it may."""
+    history: tuple[float, ...] = ()
+    """Its demands since they last changed markedly, oldest first, in equal steps that end at the
+    same moment for all vCPUs: the last entries of two vCPUs belong together."""
+    steady_s: float = 0.0
+    """How long that is."""
+    settled: bool = True
+    """Whether it has lasted long enough to be believed; else it may be a passing transient."""
 
     @property
     def home(self) -> int | None:

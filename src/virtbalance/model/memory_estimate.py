@@ -42,6 +42,20 @@ class GuestMemoryEstimate:
     """Why it must not be resized (no driver, stale statistics, paused, excluded); ``None``: may."""
     growable_only: str | None = None
     """Why it may grow but not shrink (new, held); ``None``: both."""
+    lead_kib: int = 0
+    """The part of the hard need that is growth expected before the next look can be answered."""
+    swap_in_kib_s: float = 0.0
+    load_ended: bool = False
+    """It has just given up a large part of its memory for good: nothing speaks for waiting."""
+    stuck: bool = False
+    """Its driver does not do what it is asked; it is ``fixed`` for a while."""
+    charge_kib: int = 0
+    """What a ``fixed`` guest takes out of the budget."""
+
+    @property
+    def committed_kib(self) -> int:
+        """What it has or may have any moment without asking again."""
+        return max(self.actual_kib, self.target_kib)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +69,17 @@ class MemoryEstimate:
     other_kib: int
     """Memory of the host used by anything but guests."""
     guests: tuple[GuestMemoryEstimate, ...]
+    pool_kib: int = 0
+    """What stays free on the host before anybody is given memory for cache alone."""
+    interval_s: float = 0.0
+    """Time since the previous look; 0 at the first."""
+
+    @property
+    def resizable(self) -> tuple[GuestMemoryEstimate, ...]:
+        """The guests that share the budget."""
+        return tuple(guest for guest in self.guests if guest.fixed is None)
+
+    @property
+    def committed_kib(self) -> int:
+        """What the guests that share the budget have or may have any moment."""
+        return sum(guest.committed_kib for guest in self.resizable)

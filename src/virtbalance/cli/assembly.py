@@ -1,0 +1,237 @@
+"""Putting a program together and running it: connection, role, journal, observers, signals.
+
+The loops run in threads of their own; the main thread makes their decisions (see
+``control.deadline``) and takes signals. A first SIGINT or SIGTERM ends the loops in order, a
+second one ends the process at once: the next start then puts guests back from the journal.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from virtbalance.cli.errors import CommandError, UsageError
+from virtbalance.control.clock import SystemClock
+from virtbalance.control.config import ConfigError, policy_config
+from virtbalance.control.cpu_role import CpuRole, CpuRoleSettings
+from virtbalance.control.deadline import MainThreadDecider
+from virtbalance.control.hypervisor import Hypervisor
+from virtbalance.control.instance import AlreadyRunningError, InstanceLock
+from virtbalance.control.journal import Journal, JournalError
+from virtbalance.control.loop import Loop
+from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
+from virtbalance.control.observers import DetachedObserver, Observer
+from virtbalance.control.paths import run_directory, state_directory
+from virtbalance.control.policies import PolicyError, load_policy_class, make_policy
+from virtbalance.control.role import GuestFilter, Role
+from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
+from virtbalance.model.errors import HypervisorError
+from virtbalance.model.guest import RoleName
+from virtbalance.telemetry.json_lines import JsonLines
+from virtbalance.telemetry.last_tick import LastTick, last_tick_path
+from virtbalance.ui.tick_table import TickTable
+
+_DRAIN_S = 5.0
+
+ProgramSettings = CpuSettings | MemorySettings
+
+
+def run_programs(
+    uri: str | None, programs: Sequence[ProgramSettings], arguments: argparse.Namespace
+) -> int:
+    """Run programs side by side until stopped; return the exit code.
+
+    Raises ``UsageError`` and ``CommandError`` before anything is changed.
+    """
+    roles = [make_role(settings) for settings in programs]
+    show = JsonLines if arguments.json else TickTable
+    output = _Output()
+    with contextlib.ExitStack() as held:
+        loops = []
+        for settings, role in zip(programs, roles, strict=True):
+            hypervisor = held.enter_context(connected(uri, dry_run=arguments.dry_run))
+            loop = assembled(
+                hypervisor,
+                role,
+                settings,
+                [show(output, role.name)],
+                uri=uri or "",
+                dry_run=arguments.dry_run,
+                ticks=arguments.ticks,
+            )
+            loops.append(held.enter_context(loop))
+        return 0 if serve(loops) else 1
+
+
+def make_role(settings: ProgramSettings) -> Role:
+    """Return the role with its policy. Raises ``UsageError`` if that can't be had."""
+    role = RoleName.CPU if isinstance(settings, CpuSettings) else RoleName.MEMORY
+    try:
+        policy_class = load_policy_class(role, settings.policy)
+        values = settings.policies.get(policy_class.name, {})
+        config = policy_config(policy_class, values, f"{role}.policies.{policy_class.name}")
+        policy = make_policy(policy_class)
+    except (PolicyError, ConfigError) as error:
+        raise UsageError(str(error)) from error
+    guests = GuestFilter(settings.include, settings.exclude)
+    if isinstance(settings, CpuSettings):
+        return CpuRole(policy, config, CpuRoleSettings(settings.demand, settings.guard, guests))
+    return MemoryRole(
+        policy,
+        config,
+        MemoryRoleSettings(settings.demand, settings.guard, guests, settings.stats_period_s),
+    )
+
+
+@contextlib.contextmanager
+def connected(uri: str | None, *, dry_run: bool) -> Iterator[Hypervisor]:
+    """Connect to libvirt, reading only for a dry run. Raises ``CommandError``."""
+    from virtbalance.hypervisor import connect
+
+    try:
+        hypervisor = connect(uri, read_only=dry_run)
+    except HypervisorError as error:
+        raise CommandError(str(error)) from error
+    try:
+        yield hypervisor
+    finally:
+        hypervisor.close()
+
+
+@contextlib.contextmanager
+def assembled(
+    hypervisor: Hypervisor,
+    role: Role,
+    settings: ProgramSettings,
+    observers: Sequence[Observer],
+    *,
+    uri: str,
+    dry_run: bool,
+    ticks: int | None = None,
+) -> Iterator[Loop]:
+    """Make a role's loop, as the only one of its kind on the host unless it is a dry run.
+
+    A dry run beside a running program leaves that one's last tick alone.
+    """
+    host_directory = run_directory() / hypervisor.host_id
+    try:
+        lock = InstanceLock(host_directory / f"{role.name}.lock", f"the {role.name} program")
+    except AlreadyRunningError as error:
+        if not dry_run:
+            raise CommandError(str(error)) from error
+        lock = None
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}") from error
+    if lock:
+        path = last_tick_path(run_directory(), hypervisor.host_id, role.name)
+        observers = [*observers, LastTick(path, uri, dry_run=dry_run)]
+    detached = [DetachedObserver(observer) for observer in observers]
+    journal = Journal(state_directory() / hypervisor.host_id, hypervisor.boot_id)
+    try:
+        yield Loop(
+            hypervisor,
+            role,
+            loop_settings(role.name, settings, ticks),
+            clock=SystemClock(),
+            decider=_DECIDER,
+            journal=None if dry_run else journal,
+            observers=detached,
+        )
+    finally:
+        for observer in detached:
+            observer.finish(_DRAIN_S)
+        if lock:
+            lock.release()
+
+
+_DECIDER = MainThreadDecider()
+"""One a process, because there is one main thread."""
+
+
+def serve(loops: Sequence[Loop]) -> bool:
+    """Run loops until all have ended; return whether all that was to be put back was.
+
+    Must be called in the main thread. Raises ``CommandError`` for a loop that failed.
+    """
+    runs = [_Run(loop) for loop in loops]
+    with _signals_stop(loops):
+        waiter = threading.Thread(target=_finish_after, args=(runs,), daemon=True)
+        waiter.start()
+        _DECIDER.serve()
+    for run in runs:
+        if isinstance(run.error, (HypervisorError, JournalError)):
+            raise CommandError(str(run.error)) from run.error
+        if run.error is not None:
+            raise run.error
+    return all(run.complete for run in runs)
+
+
+class _Run:
+    """A loop in a thread, and how it ended."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.complete = False
+        self.error: BaseException | None = None
+        self._loop = loop
+        self._thread = threading.Thread(target=self._work, name="loop", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self.complete = self._loop.run()
+        except Exception as error:
+            self.error = error
+
+
+def _finish_after(runs: Sequence[_Run]) -> None:
+    for run in runs:
+        run.join()
+    _DECIDER.finish()
+
+
+@contextlib.contextmanager
+def _signals_stop(loops: Sequence[Loop]) -> Iterator[None]:
+    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+        for loop in loops:
+            loop.stop()
+        signal.signal(signum, signal.SIG_DFL)
+
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class _Output:
+    """Standard output; when its reader is gone the programs end in order instead of going blind."""
+
+    def __init__(self) -> None:
+        self._broken = False
+
+    def write(self, text: str) -> int:
+        if not self._broken:
+            try:
+                return sys.stdout.write(text)
+            except BrokenPipeError:
+                self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._broken:
+            try:
+                sys.stdout.flush()
+            except BrokenPipeError:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        self._broken = True
+        os.kill(os.getpid(), signal.SIGTERM)

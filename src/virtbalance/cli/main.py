@@ -1,0 +1,96 @@
+"""The commands: finds the sub-command, imports only that one, and turns errors into exit codes."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NamedTuple
+
+import virtbalance
+from virtbalance.cli.arguments import OneLineParser
+from virtbalance.cli.errors import CommandError, UsageError
+
+FAILURE = 1
+USAGE = 2
+
+
+class Command(NamedTuple):
+    """Where a sub-command lives, and its line in ``--help``."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "cpu": Command("virtbalance.cli.cpu", "place vCPUs, until stopped (vcpu_scheduler)"),
+    "memory": Command(
+        "virtbalance.cli.memory", "divide memory, until stopped (memory_coordinator)"
+    ),
+    "run": Command("virtbalance.cli.run", "both programs in one process"),
+    "status": Command("virtbalance.cli.status", "what the running programs do and see"),
+    "set": Command("virtbalance.cli.set", "weight, limits and exclusion of one guest"),
+    "restore": Command("virtbalance.cli.restore", "put back what a run has changed"),
+    "lab": Command("virtbalance.cli.lab", "real guests on demand, with a load to command"),
+    "demo": Command("virtbalance.cli.demo", "four real guests, served for a minute"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``virt-balance``."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    parser = OneLineParser(
+        prog="virt-balance", description="Keeps the guests of a KVM host fairly served."
+    )
+    parser.add_argument("--version", action="version", version=virtbalance.__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    module = None
+    for name, command in COMMANDS.items():
+        sub_parser = commands.add_parser(name, help=command.help, description=command.help)
+        if name == chosen:
+            module = importlib.import_module(command.module)
+            module.add_arguments(sub_parser)
+    parsed = parser.parse_args(words)
+    assert module is not None, "argparse lets only known commands through"
+    return _run(module, parsed, f"virt-balance {parsed.command}")
+
+
+def vcpu_scheduler() -> int:
+    """``vcpu_scheduler PERIOD``."""
+    return _program("vcpu_scheduler", "cpu")
+
+
+def memory_coordinator() -> int:
+    """``memory_coordinator PERIOD``."""
+    return _program("memory_coordinator", "memory")
+
+
+def _program(name: str, command: str) -> int:
+    module = importlib.import_module(COMMANDS[command].module)
+    parser = OneLineParser(prog=name, description=COMMANDS[command].help)
+    module.add_arguments(parser)
+    return _run(module, parser.parse_args(), name)
+
+
+def _run(module: ModuleType, parsed: object, name: str) -> int:
+    try:
+        code = module.run(parsed)
+        sys.stdout.flush()
+    except UsageError as error:
+        return _fail(name, error, USAGE)
+    except CommandError as error:
+        return _fail(name, error, FAILURE)
+    except BrokenPipeError:
+        # Whoever read our output is gone; the interpreter must not complain at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    else:
+        assert isinstance(code, int)
+        return code
+
+
+def _fail(name: str, error: Exception, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"{name}: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,74 @@
+"""Reading a settings file: every mistake reported at once, each with its path.
+
+The file is TOML; its tables and keys are the fields of ``control.settings.Settings``. A policy's
+own settings stand under ``[cpu.policies.NAME]`` or ``[memory.policies.NAME]``.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from virtbalance.control.settings import Settings
+
+
+class ConfigError(Exception):
+    """The settings can't be used; one line a mistake."""
+
+
+def read_settings(path: Path) -> Settings:
+    """Return the settings of a TOML file. Raises ``ConfigError``."""
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    settings = _validated(Settings, document, str(path))
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def policy_config(policy_class: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """Return an instance of a policy's ``Config`` with these values; ``None`` if it has none.
+
+    ``where`` names the source for messages. Raises ``ConfigError``.
+    """
+    config_type = getattr(policy_class, "Config", None)
+    if config_type is None:
+        if values:
+            raise ConfigError(f"{where}: policy {policy_class.name!r} has no settings")
+        return None
+    return _validated(config_type, values, where) if values else config_type()
+
+
+def _validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    import pydantic
+
+    _forbid_unknown_keys(kind)
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(dict(values))
+    except pydantic.ValidationError as error:
+        lines = (
+            f"{where}: {'.'.join(map(str, mistake['loc'])) or 'settings'}: {_wording(mistake)}"
+            for mistake in error.errors()
+        )
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _wording(mistake: Mapping[str, Any]) -> str:
+    message = str(mistake["msg"]).removeprefix("Value error, ")
+    if mistake["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        return "unknown key"
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def _forbid_unknown_keys(kind: type[Any]) -> None:
+    """Tell pydantic so for a dataclass and all within it: its default is to ignore them."""
+    kind.__pydantic_config__ = {"extra": "forbid"}
+    for hint in get_type_hints(kind).values():
+        for part in (hint, *get_args(hint)):
+            if dataclasses.is_dataclass(part) and isinstance(part, type):
+                _forbid_unknown_keys(part)

@@ -1,0 +1,60 @@
+"""The last tick on disk, for ``status``, ``explain`` and whoever else wants to know."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from virtbalance.control.files import write_atomically
+from virtbalance.model.guest import RoleName
+from virtbalance.model.tick import Event, Tick
+from virtbalance.telemetry.tick_json import event_object, tick_object
+
+
+class LastTick:
+    """Keeps a file with the last tick, the state of the connection and counts of events.
+
+    The file says ``"dry_run"`` so that nobody takes a plan for a deed.
+    """
+
+    def __init__(self, path: Path, uri: str, *, dry_run: bool) -> None:
+        self._path = path
+        self._about = {"pid": os.getpid(), "uri": uri, "dry_run": dry_run}
+        self._connected = True
+        self._counts: Counter[str] = Counter()
+        self._last_notice: dict[str, Any] | None = None
+        self._tick: dict[str, Any] | None = None
+
+    def tick(self, tick: Tick) -> None:
+        """Replace the tick."""
+        self._connected = True
+        self._counts.update(event.kind for event in tick.events)
+        self._counts.update(f"action-{outcome.status}" for outcome in tick.outcomes)
+        self._tick = tick_object(tick)
+        self._write()
+
+    def notice(self, event: Event) -> None:
+        """Note a lost or regained connection, and whatever else is said between ticks."""
+        if event.kind == "connection-lost":
+            self._connected = False
+        elif event.kind == "reconnected":
+            self._connected = True
+        self._counts[event.kind] += 1
+        self._last_notice = event_object(event)
+        self._write()
+
+    def _write(self) -> None:
+        document = {
+            **self._about,
+            "connected": self._connected,
+            "counts": dict(sorted(self._counts.items())),
+            "last_notice": self._last_notice,
+            "last_tick": self._tick,
+        }
+        write_atomically(self._path, json.dumps(document) + "\n", durable=False)
+
+
+def last_tick_path(run_directory: Path, host_id: str, role: RoleName) -> Path:
+    """Return where a role's last tick for a host is kept."""
+    return run_directory / host_id / f"{role}.json"

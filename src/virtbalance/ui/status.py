@@ -1,0 +1,66 @@
+"""The lines of ``virt-balance status`` for one program."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from virtbalance.model.cpu_list import format_cpu_list
+from virtbalance.ui.text import mib, table
+
+
+def status_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return the lines for one last-tick document with its ``host``, ``role``, ``running``."""
+    tick = document["last_tick"]
+    lines = [_headline(document)]
+    if document["counts"]:
+        counts = ", ".join(f"{kind} {number}" for kind, number in document["counts"].items())
+        lines.append(f"  counted: {counts}")
+    if document["last_notice"]:
+        lines.append(f"  last notice: {document['last_notice']['text']}")
+    if tick is None:
+        return lines
+    rows = _vcpu_table(tick["vcpus"]) if "vcpus" in tick else _guest_table(tick["guests"])
+    lines += (f"  {row}" for row in rows)
+    lines += (f"  held: {hold['name'] or hold['uuid']}: {hold['text']}" for hold in tick["holds"])
+    lines += (f"  last: {_action(action)}" for action in tick["actions"])
+    return lines
+
+
+def _action(action: Mapping[str, Any]) -> str:
+    return f"{action['action']} {action['name']} [{action['status']}]: {action['reason']['text']}"
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    tick = document["last_tick"]
+    state = f"running (process {document['pid']})" if document["running"] else "not running"
+    if document["running"] and not document["connected"]:
+        state += ", connection lost"
+    if document["dry_run"]:
+        state += ", dry run"
+    policy = f", policy {tick['policy']}, tick {tick['tick']}" if tick else ""
+    return (
+        f"{document['role']} on {document['host']}: {state}{policy}, {document['age_s']:.0f} s ago"
+    )
+
+
+def _vcpu_table(vcpus: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            f"{vcpu['name']}/{vcpu['vcpu']}",
+            format_cpu_list(vcpu["cpus"]),
+            f"{vcpu['run_ratio']:.2f}",
+            "?" if vcpu["wait_ratio"] is None else f"{vcpu['wait_ratio']:.2f}",
+            f"{vcpu['demand_ratio']:.2f}",
+            vcpu["fixed"] or "",
+        )
+        for vcpu in vcpus
+    ]
+    return table(("guest/vCPU", "on", "run", "wait", "wants", ""), rows)
+
+
+def _guest_table(guests: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = ("actual_kib", "target_kib", "used_kib", "usable_kib", "hard_kib", "maximum_kib")
+    rows = [
+        (guest["name"], *(mib(guest[key]) for key in keys), guest["fixed"] or "")
+        for guest in guests
+    ]
+    return table(("guest (MiB)", "has", "target", "used", "usable", "needs", "max", ""), rows)
