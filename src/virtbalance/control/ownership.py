@@ -35,7 +35,7 @@ class ForeignChange(Generic[Subject, Value]):
     """What changed, for people: ``vCPU 0 runs on 1, we had set 0``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: they break Ownership[S, V]() on Python 3.11
 class Ownership(Generic[Subject, Value]):
     """What we set last, the conflicts met, and the holds that follow from them."""
 
