@@ -1,0 +1,145 @@
+"""vCPU counters: of local guests from held-open schedstat files, of all others from libvirt."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import libvirt
+
+from virtbalance.hypervisor.errors import Fault, fault_of
+from virtbalance.hypervisor.guests import Guest
+from virtbalance.hypervisor.link import Link
+from virtbalance.hypervisor.schedstat import GuestThreads
+from virtbalance.model.guest import VcpuKey
+from virtbalance.model.snapshot import VcpuSample
+
+_TIME_FIELD = re.compile(r"vcpu\.(\d+)\.time")
+AFFINITY_LIFETIME_S = 30.0
+
+
+class LocalVcpus:
+    """The fast path: threads of guests of this machine, found and confirmed by ``guests``."""
+
+    def __init__(self, proc: Path, mark: Callable[[str], None]) -> None:
+        self._proc = proc
+        self._mark = mark
+        self._held: dict[str, tuple[Guest, GuestThreads]] = {}
+
+    def sample(self, guests: Iterable[Guest]) -> dict[str, tuple[VcpuSample, ...]]:
+        """Read the threads of every guest that has known ones.
+
+        A guest missing in the answer has ended or its threads changed; it is marked to be read
+        again.
+        """
+        samples = {}
+        for guest in guests:
+            if guest.threads is None:
+                continue
+            try:
+                samples[guest.uuid] = self._threads(guest).sample()
+            except OSError:
+                self._drop(guest.uuid)
+                self._mark(guest.uuid)
+        return samples
+
+    def thread_id(self, key: VcpuKey) -> int | None:
+        """Return the thread of a vCPU, if it is held."""
+        held = self._held.get(key.uuid)
+        return held[1].thread_ids.get(key.vcpu) if held else None
+
+    def keep_only(self, guests: Mapping[str, Guest]) -> None:
+        """Let go of guests that are not there any more."""
+        for uuid in self._held.keys() - guests.keys():
+            self._drop(uuid)
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for uuid in list(self._held):
+            self._drop(uuid)
+
+    def _threads(self, guest: Guest) -> GuestThreads:
+        held = self._held.get(guest.uuid)
+        if held is not None:
+            if held[0] is guest:
+                return held[1]
+            if held[0].process == guest.process and held[0].threads == guest.threads:
+                self._held[guest.uuid] = (guest, held[1])
+                return held[1]
+            self._drop(guest.uuid)
+        assert guest.process is not None
+        assert guest.threads is not None
+        threads = GuestThreads(guest.process.pid, guest.threads, self._proc)
+        self._held[guest.uuid] = (guest, threads)
+        return threads
+
+    def _drop(self, uuid: str) -> None:
+        if (held := self._held.pop(uuid, None)) is not None:
+            held[1].close()
+
+
+class AskedVcpus:
+    """The slow path: libvirt's statistics. Called from several threads, one guest each.
+
+    Affinities are asked for less often than times: they change rarely, and after a pin of our
+    own the new one is noted here.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._affinities: dict[str, tuple[str, float, dict[int, frozenset[int]]]] = {}
+        self._no_statistics = False
+
+    def ask(self, guest: Guest) -> tuple[VcpuSample, ...]:
+        """Ask for one guest's vCPUs; libvirtError as it comes."""
+        if not self._no_statistics:
+            statistics = self._statistics(guest.uuid)
+            read_ns = time.monotonic_ns()
+            indices = [int(m[1]) for name in statistics if (m := _TIME_FIELD.fullmatch(name))]
+            if indices:
+                affinity = self._known_affinities(guest)
+                return tuple(
+                    VcpuSample(
+                        index,
+                        statistics[f"vcpu.{index}.time"],
+                        statistics.get(f"vcpu.{index}.delay"),
+                        read_ns,
+                        affinity.get(index),
+                    )
+                    for index in sorted(indices)
+                )
+        return self._from_vcpus(guest)
+
+    def note_affinity(self, key: VcpuKey, cpus: frozenset[int]) -> None:
+        """Remember an affinity that was read back after a pin."""
+        if (known := self._affinities.get(key.uuid)) is not None:
+            known[2][key.vcpu] = cpus
+
+    def keep_only(self, guests: Mapping[str, Guest]) -> None:
+        """Forget guests that are not there any more."""
+        for uuid in self._affinities.keys() - guests.keys():
+            self._affinities.pop(uuid, None)
+
+    def _statistics(self, uuid: str) -> Mapping[str, int]:
+        try:
+            return self._link.vcpu_statistics(uuid)
+        except libvirt.libvirtError as error:
+            if fault_of(error) is not Fault.UNSUPPORTED:
+                raise
+            self._no_statistics = True
+            return {}
+
+    def _from_vcpus(self, guest: Guest) -> tuple[VcpuSample, ...]:
+        """Ask by the older call, which every driver has and which does not tell waiting times."""
+        infos = self._link.vcpus(guest.uuid)
+        read_ns = time.monotonic_ns()
+        return tuple(VcpuSample(v.vcpu, v.run_ns, None, read_ns, v.affinity) for v in infos)
+
+    def _known_affinities(self, guest: Guest) -> Mapping[int, frozenset[int]]:
+        known = self._affinities.get(guest.uuid)
+        now_s = time.monotonic()
+        if known is not None and known[0] == guest.incarnation and now_s < known[1]:
+            return known[2]
+        found = {info.vcpu: info.affinity for info in self._link.vcpus(guest.uuid)}
+        self._affinities[guest.uuid] = (guest.incarnation, now_s + AFFINITY_LIFETIME_S, found)
+        return found

@@ -1,0 +1,75 @@
+"""Counters of a local host from /proc and /sys: CPU time, memory, memory pressure, KSM."""
+
+import os
+from pathlib import Path
+
+from virtbalance.model.snapshot import HostMemory, PcpuSample
+
+_NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def read_pcpus(root: Path) -> tuple[PcpuSample, ...]:
+    """Return busy and stolen time of each CPU that is online."""
+    return parse_stat((root / "proc/stat").read_text())
+
+
+def parse_stat(text: str) -> tuple[PcpuSample, ...]:
+    """Read /proc/stat. Time of guests is part of ``user`` there, so it is not added again."""
+    samples = []
+    for line in text.splitlines():
+        if not line.startswith("cpu"):
+            break
+        name, *fields = line.split()
+        if name == "cpu":
+            continue
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+        busy = user + nice + system + irq + softirq
+        samples.append(PcpuSample(int(name[3:]), busy * _NS_PER_TICK, steal * _NS_PER_TICK))
+    return tuple(samples)
+
+
+def read_memory(root: Path) -> HostMemory:
+    """Return the host's memory, with pressure where the kernel tells it."""
+    facts = parse_meminfo((root / "proc/meminfo").read_text())
+    pressure = _parse_pressure(_text(root / "proc/pressure/memory"))
+    ksm_pages = int(_text(root / "sys/kernel/mm/ksm/pages_sharing") or 0)
+    return HostMemory(
+        total_kib=facts["MemTotal"],
+        available_kib=facts["MemAvailable"],
+        swap_free_kib=facts.get("SwapFree", 0),
+        pressure_some_ratio=pressure.get("some"),
+        pressure_full_ratio=pressure.get("full"),
+        ksm_shared_kib=ksm_pages * os.sysconf("SC_PAGE_SIZE") // 1024,
+    )
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """Return the figures of /proc/meminfo in KiB."""
+    facts = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        if fields := rest.split():
+            facts[name] = int(fields[0])
+    return facts
+
+
+def read_boot_id(root: Path) -> str:
+    """Return the kernel's random name for this boot; empty if it has none."""
+    return _text(root / "proc/sys/kernel/random/boot_id")
+
+
+def _parse_pressure(text: str) -> dict[str, float]:
+    """Return share of the last 10 s by kind, from lines like ``some avg10=1.50 avg60=...``."""
+    ratios = {}
+    for line in text.splitlines():
+        kind, average, *_ = line.split()
+        ratios[kind] = float(average.removeprefix("avg10=")) / 100
+    return ratios
+
+
+def _text(path: Path) -> str:
+    """Return a file's text; which of them exist depends on how the kernel was built."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

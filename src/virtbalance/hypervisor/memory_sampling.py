@@ -1,0 +1,30 @@
+"""Memory statistics of one guest, from libvirt's ``memoryStats``."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from virtbalance.hypervisor.guests import Guest
+from virtbalance.model.snapshot import MemorySample
+
+
+def memory_sample(guest: Guest, statistics: Mapping[str, int]) -> MemorySample:
+    """Translate one answer. What the guest does not tell is missing there and ``None`` here."""
+    return MemorySample(
+        maximum_kib=guest.maximum_kib,
+        actual_kib=statistics.get("actual", guest.current_kib),
+        available_kib=statistics.get("available"),
+        unused_kib=statistics.get("unused"),
+        usable_kib=statistics.get("usable"),
+        swap_in_kib=statistics.get("swap_in"),
+        swap_out_kib=statistics.get("swap_out"),
+        major_faults=statistics.get("major_fault"),
+        rss_kib=statistics.get("rss"),
+        last_update_s=statistics.get("last_update"),
+    )
+
+
+def late_sample(guest: Guest, last: MemorySample | None) -> MemorySample:
+    """Return what is left to say of a guest that does not answer: what it said last."""
+    if last is None:
+        return MemorySample(guest.maximum_kib, guest.current_kib, late=True)
+    return replace(last, late=True)
