@@ -96,7 +96,7 @@ def test_a_policys_own_settings() -> None:
     assert policy_config(WithConfig, {}, "x") == Config()
     assert policy_config(WithConfig, {"gain_ratio": 0.25}, "x") == Config(0.25)
     assert policy_config(Without, {}, "x") is None
-    with pytest.raises(ConfigError, match="cpu.policies.with: gain: unknown key"):
+    with pytest.raises(ConfigError, match=r"cpu\.policies\.with: gain: unknown key"):
         policy_config(WithConfig, {"gain": 1}, "cpu.policies.with")
     with pytest.raises(ConfigError, match="policy 'without' has no settings"):
         policy_config(Without, {"gain": 1}, "x")
