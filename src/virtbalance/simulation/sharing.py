@@ -1,0 +1,271 @@
+"""How threads share pCPUs on average: a queueing network in equilibrium, without single events.
+
+Each thread is one customer that is either away (thinking, or without work) or present (running or
+waiting). With F, the factor by which others make a piece of work longer (1: alone),
+
+    closed loop   presence Q = F / (F + think/work)
+    arrivals      presence Q = min(1, rate x F)
+    both          run = Q / F,  wait = Q - run,  away = 1 - Q
+
+On a pCPU of its own mask a thread shares with the others pinned there, so F = 1 + their weighted
+presence. What it meets is their presence *without it* (the arrival theorem of queueing networks):
+Q with the crowd made smaller by one, here by the factor (n-2)/(n-1). Worked example: it needs 0.5
+(think = work) and sits beside one hog: F = 2, Q = 2/3, run = wait = away = 1/3; beside three
+hogs: F = 4, Q = 0.8, run = 0.2, wait = 0.6. Two such loops alone: each meets the other with
+Q = 0.5, so run = 0.4, which is the exact answer for random lengths of work.
+
+A mask of several pCPUs is a pool: the kernel lets a waiting thread move at once to an idle pCPU
+and evens out run queues, so a pool of c pCPUs is one queue with c servers, and F = 1 + E[(others -
+(c - 1))+] / c with the number of others taken as normally distributed. Pools may overlap each other
+and pinned threads: the pool's threads fill up its least loaded pCPUs to one level, as water does.
+
+Weights: a guest's shares are spread over its vCPUs that are present, as the kernel's group
+scheduling does. A weight too large to be used (more than one pCPU's worth) counts as what can be.
+SMT: a thread runs at 1 - (1 - sigma) x busy share of its sibling. Not modelled: the length of a
+slice, wake-up preemption, the time that balancing takes; the event model has these.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
+
+_ITERATIONS = 80
+_TOLERANCE = 2e-5
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Threads with the same mask of several pCPUs."""
+
+    cpus: Ints
+    threads: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Who may run where, and what the pCPUs are; changes only with affinities and topology."""
+
+    pinned_cpu: Ints
+    """By thread: index of its one pCPU, or -1."""
+    pools: tuple[Pool, ...]
+    speed: Floats
+    """By pCPU."""
+    available: Floats
+    """By pCPU: the share of time not stolen."""
+    sibling: Ints
+    """By pCPU: index of its SMT sibling, or -1."""
+    node: Ints
+    """By pCPU."""
+    smt_ratio: float
+    remote_slowdown_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What the threads want, by thread."""
+
+    closed: Bools
+    think_ratio: Floats
+    """Of closed loops: think / work at speed 1."""
+    rate: Floats
+    """Of open ones: work to be done per second at speed 1, backlog included."""
+    shares: Floats
+    guest: Ints
+    quota: Floats
+    """Most of a pCPU it may use; infinite: no limit."""
+    memory_node: Ints
+    """Or -1: near everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The equilibrium: by thread, in pCPUs, and by pCPU."""
+
+    run: Floats
+    wait: Floats
+    speed: Floats
+    """Work done per run time."""
+    busy: Floats
+    """By pCPU."""
+    presence: Floats
+    """Where the next search for an equilibrium may begin."""
+
+
+def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
+    """Return the equilibrium, searched from ``presence``."""
+    busy = np.zeros(len(layout.speed))
+    cap = np.full(len(presence), np.inf)
+    for _ in range(_ITERATIONS):
+        speed = _thread_speed(crowd, layout, busy)
+        together = np.bincount(crowd.guest, presence)[crowd.guest]
+        weight = np.minimum(crowd.shares / (1.0 + np.maximum(together - presence, 0.0)), cap)
+        pressure = _pressure(presence, weight, layout)
+        excess, fewer = _excess(presence, weight, pressure, layout, cap)
+        present, run = _answer(crowd, speed, excess, layout)
+        seen, _ = _answer(crowd, speed, excess * fewer, layout)
+        busy = _busy(run, pressure, layout)
+        change = float(np.max(np.abs(seen - presence), initial=0.0))
+        presence = seen
+        if change < _TOLERANCE:
+            break
+    run, busy = _fit(run, busy, pressure, layout)
+    return Rates(run, np.maximum(present - run, 0.0), speed, busy, presence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pressure:
+    """Weighted presence by pCPU, what makes it up, and each pool's part of it."""
+
+    total: Floats
+    variance: Floats
+    count: Floats
+    squares: Floats
+    spread: tuple[Floats, ...]
+    """By pool: the part of its threads on each of its pCPUs; adds up to 1."""
+    level: tuple[float, ...]
+    """By pool: the pressure its threads fill up to."""
+
+
+def _pressure(presence: Floats, weight: Floats, layout: Layout) -> _Pressure:
+    load = weight * presence
+    variance = weight * load * (1.0 - presence)
+    squares = presence * presence
+    per_cpu = functools.partial(_by_cpu, layout.pinned_cpu, len(layout.speed))
+    total, varying = per_cpu(load), per_cpu(variance)
+    count, square = per_cpu(presence), per_cpu(squares)
+    spread, level = [], []
+    for pool in layout.pools:
+        part, height = _fill(total[pool.cpus], float(load[pool.threads].sum()))
+        total[pool.cpus] += part * load[pool.threads].sum()
+        varying[pool.cpus] += part * variance[pool.threads].sum()
+        count[pool.cpus] += part * presence[pool.threads].sum()
+        square[pool.cpus] += part * squares[pool.threads].sum()
+        spread.append(part)
+        level.append(height)
+    return _Pressure(total, varying, count, square, tuple(spread), tuple(level))
+
+
+def _by_cpu(pinned_cpu: Ints, cpus: int, values: Floats) -> Floats:
+    summed: Floats = np.bincount(pinned_cpu + 1, values, cpus + 1)[1:].astype(np.float64)
+    return summed
+
+
+def _fill(ground: Floats, amount: float) -> tuple[Floats, float]:
+    """Return how ``amount`` of water spreads over this ground, and its level."""
+    if amount <= _TINY:
+        lowest = ground <= ground.min() + _TINY
+        return lowest / lowest.sum(), float(ground.min())
+    order = np.sort(ground)
+    levels = (amount + np.cumsum(order)) / np.arange(1, len(order) + 1)
+    level = float(levels[np.flatnonzero(levels > order)[-1]])
+    part = np.maximum(level - ground, 0.0)
+    return part / part.sum(), level
+
+
+def _excess(
+    presence: Floats, weight: Floats, pressure: _Pressure, layout: Layout, cap: Floats
+) -> tuple[Floats, Floats]:
+    """Return F - 1 by thread, and the factor by which others' F - 1 is smaller without it.
+
+    Lowers in ``cap`` the weights that can't be used.
+    """
+    cpu = np.maximum(layout.pinned_cpu, 0)
+    load = weight * presence
+    excess = np.maximum(pressure.total[cpu] - load, 0.0) / weight
+    crowd = _crowd_size(pressure.count[cpu], pressure.squares[cpu])
+    for pool, level in zip(layout.pools, pressure.level, strict=True):
+        who, servers = pool.threads, len(pool.cpus)
+        met = float(np.minimum(pressure.total[pool.cpus], level).sum())
+        variance = float(pressure.variance[pool.cpus].sum())
+        own = load[who]
+        others = np.maximum(met - own, 0.0) / weight[who]
+        own_variance = weight[who] * own * (1.0 - presence[who])
+        deviation = np.sqrt(np.maximum(variance - own_variance, 0.0)) / weight[who]
+        excess[who] = _mean_above(others, deviation, servers - 1) / servers
+        count = pressure.count[pool.cpus].sum()
+        crowd[who] = _crowd_size(count, pressure.squares[pool.cpus].sum())
+        if count > servers:
+            cap[who] = np.maximum(met - own, _TINY) / (servers - 1)
+    return excess, np.maximum(crowd - 2.0, 0.0) / np.maximum(crowd - 1.0, _TINY)
+
+
+def _crowd_size(count: Floats, squares: Floats) -> Floats:
+    """Return the number of equally present threads that are as uneven as these."""
+    return np.maximum(count * count / np.maximum(squares, _TINY), 1.0)
+
+
+def _mean_above(mean: Floats, deviation: Floats, limit: float) -> Floats:
+    """Return E[(X - limit)+] for a normal X."""
+    distance = mean - limit
+    z = distance / np.maximum(deviation, 1e-9)
+    z = np.clip(z, -8.0, 8.0)
+    # tanh form of the normal distribution function, good to 2e-4
+    below = 0.5 * (1.0 + np.tanh(0.7978845608 * (z + 0.044715 * z**3)))
+    density = 0.3989422804 * np.exp(-0.5 * z * z)
+    return np.maximum(distance * below + deviation * density, 0.0)
+
+
+def _answer(crowd: Crowd, speed: Floats, excess: Floats, layout: Layout) -> tuple[Floats, Floats]:
+    """Return presence and run time of threads whose work is made longer by 1 + ``excess``."""
+    factor = (1.0 + excess) / _available(layout)
+    think = crowd.think_ratio * speed
+    rate = crowd.rate / speed
+    # A throttled thread is made to wait until its run time is down to its quota.
+    throttled = np.where(
+        crowd.closed, 1.0 / crowd.quota - think, np.where(rate > crowd.quota, 1.0 / crowd.quota, 0)
+    )
+    factor = np.maximum(factor, throttled)
+    present = np.where(crowd.closed, factor / (factor + think), np.minimum(1.0, rate * factor))
+    return present, present / factor
+
+
+def _available(layout: Layout) -> Floats:
+    """Return by thread the share of time its pCPUs are not stolen."""
+    available = layout.available[np.maximum(layout.pinned_cpu, 0)]
+    for pool in layout.pools:
+        available[pool.threads] = layout.available[pool.cpus].mean()
+    return available
+
+
+def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats) -> Floats:
+    """Return work per run time: speed of its pCPUs, SMT sibling, remote memory."""
+    sibling_busy = np.where(layout.sibling >= 0, busy[np.maximum(layout.sibling, 0)], 0.0)
+    speed = layout.speed * (1.0 - (1.0 - layout.smt_ratio) * np.minimum(sibling_busy, 1.0))
+    cpu = np.maximum(layout.pinned_cpu, 0)
+    mine = speed[cpu]
+    remote = (crowd.memory_node >= 0) & (layout.node[cpu] != crowd.memory_node)
+    away = remote.astype(np.float64)
+    for pool in layout.pools:
+        mine[pool.threads] = speed[pool.cpus].mean()
+        nodes = layout.node[pool.cpus]
+        wanted = crowd.memory_node[pool.threads]
+        away[pool.threads] = np.where(
+            wanted >= 0, (nodes[None, :] != wanted[:, None]).mean(axis=1), 0.0
+        )
+    slowed: Floats = mine / (1.0 + layout.remote_slowdown_ratio * away)
+    return slowed
+
+
+def _busy(run: Floats, pressure: _Pressure, layout: Layout) -> Floats:
+    busy = _by_cpu(layout.pinned_cpu, len(layout.speed), run)
+    for pool, part in zip(layout.pools, pressure.spread, strict=True):
+        busy[pool.cpus] += part * run[pool.threads].sum()
+    return busy
+
+
+def _fit(run: Floats, busy: Floats, pressure: _Pressure, layout: Layout) -> tuple[Floats, Floats]:
+    """Shorten run times where a pCPU would be more than busy: the equilibrium is approximate."""
+    over = np.minimum(1.0, layout.available / np.maximum(busy, _TINY))
+    if bool(np.all(over >= 1.0)):
+        return run, busy
+    factor = over[np.maximum(layout.pinned_cpu, 0)]
+    for pool, part in zip(layout.pools, pressure.spread, strict=True):
+        factor[pool.threads] = (part * over[pool.cpus]).sum()
+    return run * factor, np.minimum(busy * over, layout.available)
