@@ -1,0 +1,75 @@
+"""Which guests may be resized: managed, fixed or new, each with the reason (memory.md, section 2).
+
+- *fixed*: never resized; what it has is charged to the budget.
+- *new*: may grow but not shrink, because too little is known of it yet; so may a held guest.
+- *managed*: all others.
+"""
+
+from dataclasses import dataclass
+
+from virtbalance.memory.reports import Hearing
+from virtbalance.memory.settings import TrustSettings
+from virtbalance.model.guest import GuestDefinition, GuestSettings, GuestState, RoleName
+
+STUCK = "its balloon driver does not follow"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a guest that decides its class."""
+
+    state: GuestState
+    settings: GuestSettings
+    definition: GuestDefinition
+    hearing: Hearing
+    since_s: float
+    """When it was first seen."""
+    settling_s: float
+    """How long it is spared from then on."""
+    interval_s: float
+    stuck: bool
+    released: str | None
+    """Why it is left alone for good."""
+    held: str | None
+    """Why it is left alone for a while."""
+
+
+def fixed(standing: Standing, now_s: float, settings: TrustSettings) -> str | None:
+    """Return why the guest must not be resized; ``None``: it may."""
+    if RoleName.MEMORY in standing.settings.exclude:
+        return "excluded by its owner"
+    if not standing.definition.balloon:
+        return "it has no balloon device"
+    if standing.definition.unswappable:
+        return standing.definition.unswappable
+    if standing.state is not GuestState.RUNNING:
+        return f"it is {standing.state}"
+    if standing.released:
+        return standing.released
+    return _unheard(standing, now_s, settings) or (STUCK if standing.stuck else None)
+
+
+def growable_only(standing: Standing, now_s: float, settings: TrustSettings) -> str | None:
+    """Return why the guest must not be shrunk; ``None``: it may. Only for guests not fixed."""
+    if standing.held:
+        return standing.held
+    if now_s - standing.since_s < standing.settling_s:
+        return f"it started less than {standing.settling_s:g} s ago"
+    if standing.hearing.count < settings.new_reports:
+        return f"it has reported {standing.hearing.count} of {settings.new_reports} times"
+    return None
+
+
+def _unheard(standing: Standing, now_s: float, settings: TrustSettings) -> str | None:
+    """Return what is wrong with its statistics."""
+    hearing = standing.hearing
+    if hearing.heard_s is None:
+        silent_s = now_s - standing.since_s
+        return "no balloon driver reports" if silent_s >= settings.silent_s else None
+    period_s = max(standing.definition.stats_period_s, standing.interval_s)
+    limit_s = max(settings.stale_s, settings.stale_periods * period_s)
+    believed_s = hearing.last.heard_s if hearing.last else standing.since_s
+    age_s = now_s - believed_s
+    if age_s < limit_s:
+        return None
+    return hearing.nonsense or f"its statistics are {age_s:.0f} s old"

@@ -1,0 +1,118 @@
+"""What the guard's steps of one tick have in common: how urgent things are, and what is free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from virtbalance.memory.host_state import HostState
+from virtbalance.memory.settings import GuardSettings
+from virtbalance.model.hold import Hold
+from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
+from virtbalance.model.plan import Amendment, Reason, Resize
+
+_MIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A size the policy wants for a guest that may be resized, within the guest's bounds."""
+
+    guest: GuestMemoryEstimate
+    size_kib: int
+    reason: Reason
+
+    @property
+    def urgent_kib(self) -> int:
+        """The part of the wish that is hard need."""
+        return min(self.guest.hard_kib, self.size_kib)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One tick, as the guard sees it."""
+
+    now_s: float
+    interval_s: float
+    state: HostState
+    free_kib: int
+    """Budget that nobody has or may have yet; negative when more is committed than there is."""
+    starving: bool
+    """Hard needs exceed what is free: who has too much must give, without waiting."""
+    critical: bool
+    """The host itself is in need."""
+    overload: bool
+    """Not even the hard needs fit."""
+    poorest_swap_in_kib_s: float
+    """How fast the guest with the smallest size per weight swaps in."""
+    holds: Mapping[str, Hold]
+    settings: GuardSettings
+
+    @property
+    def calm(self) -> bool:
+        """Nobody is in need."""
+        return not (self.starving or self.critical)
+
+
+def set_scene(
+    wishes: list[Wish],
+    estimate: MemoryEstimate,
+    state: HostState,
+    holds: Mapping[str, Hold],
+    settings: GuardSettings,
+    now_s: float,
+) -> Scene:
+    """Weigh needs against what is free."""
+    guests = estimate.resizable
+    free_kib = estimate.budget_kib - estimate.committed_kib
+    urgent = (wish.urgent_kib - wish.guest.committed_kib for wish in wishes)
+    starving_kib = sum(kib for kib in urgent if kib > settings.urgent_band_kib)
+    excess_kib = settings.critical_ratio * estimate.host.total_kib
+    poorest = min(guests, key=lambda g: g.actual_kib / g.weight, default=None)
+    return Scene(
+        now_s=now_s,
+        interval_s=estimate.interval_s,
+        state=state,
+        free_kib=free_kib,
+        starving=starving_kib > max(0, free_kib),
+        critical=state is HostState.RED or -free_kib > excess_kib,
+        overload=sum(g.hard_kib for g in guests) > estimate.budget_kib,
+        poorest_swap_in_kib_s=poorest.swap_in_kib_s if poorest else 0.0,
+        holds=holds,
+        settings=settings,
+    )
+
+
+def resize(wish: Wish, target_kib: int, limit: str) -> Resize:
+    """Return the command, with the policy's reason and what bound this step of it."""
+    figures = {
+        **wish.reason.figures,
+        "guard_from_mib": wish.guest.target_kib // _MIB,
+        "guard_to_mib": target_kib // _MIB,
+        "guard_limit": limit,
+    }
+    template = wish.reason.template + "; {guard_from_mib} to {guard_to_mib} MiB now: {guard_limit}"
+    return Resize(wish.guest.uuid, target_kib, Reason(wish.reason.rule, template, figures))
+
+
+def refusal(wish: Wish, rule: str, why: str) -> Amendment:
+    """Return the note that a guest stays as it is although the policy wants another size."""
+    return amendment(wish.guest, mib(wish.size_kib), None, rule, why)
+
+
+def amendment(
+    guest: GuestMemoryEstimate, asked: str, granted: str | None, rule: str, why: str
+) -> Amendment:
+    """Return the note that the guard refused or changed a size."""
+    figures = {
+        "guest": guest.guest_name,
+        "asked": asked,
+        "granted": granted or mib(guest.target_kib),
+        "why": why,
+    }
+    verb = "stays at" if granted is None else "gets"
+    reason = Reason(rule, "{guest} " + verb + " {granted}, not {asked}: {why}", figures)
+    return Amendment(guest.uuid, asked, granted, reason)
+
+
+def mib(kib: int) -> str:
+    """Return a size for people."""
+    return f"{kib // _MIB} MiB"

@@ -1,0 +1,128 @@
+"""How much may be taken from a guest now (memory.md, section 7).
+
+A step is computed from the balloon's size and what is in use, never from the target alone or the
+free figure, so a starving guest can't be shrunk. It leaves the guest at least its minimum, its
+wish, and what it uses with head-room ("safe").
+
+While nobody is in need there is time: small amounts are not worth it, a guest that grew or was
+under pressure is left alone for a while, and a step takes at most half of what is usable. While
+somebody starves or the host is in need, waiting is over, and steps are larger, but still bounded.
+"""
+
+from dataclasses import dataclass
+
+from virtbalance.memory.scene import Scene, Wish, mib, refusal, resize
+from virtbalance.memory.settings import GuardSettings
+from virtbalance.model.memory_estimate import GuestMemoryEstimate
+from virtbalance.model.plan import Amendment, Resize
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the guard remembers of one guest."""
+
+    grown_s: float | None = None
+    """When it was last given more."""
+    pressed_s: float | None = None
+    """When it was last under pressure."""
+    approaching: bool = False
+    """It is being taken down to its wish in several steps."""
+
+
+def shrink(wish: Wish, past: Past, scene: Scene) -> Resize | Amendment:
+    """Return the next step towards a smaller size, or why there is none."""
+    return _barred(wish, scene) or _too_soon(wish, past, scene) or _step(wish, scene)
+
+
+def safe_kib(guest: GuestMemoryEstimate, settings: GuardSettings) -> int:
+    """Return the size that leaves a guest what it uses, with head-room."""
+    headroom_kib = max(settings.safe_kib, round(settings.safe_ratio * guest.used_kib))
+    return guest.used_kib + headroom_kib
+
+
+def _barred(wish: Wish, scene: Scene) -> Amendment | None:
+    """Return why the guest must not be shrunk at all."""
+    hold = scene.holds.get(wish.guest.uuid)
+    if hold is not None and hold.until_s > scene.now_s:
+        return refusal(wish, "hold", hold.text)
+    if wish.guest.growable_only and not scene.critical:
+        return refusal(wish, "new", wish.guest.growable_only)
+    return None
+
+
+def _too_soon(wish: Wish, past: Past, scene: Scene) -> Amendment | None:
+    """Return why it is not worth it, or not yet."""
+    settings, guest = scene.settings, wish.guest
+    excess_kib = guest.target_kib - wish.size_kib
+    if not scene.calm:
+        if excess_kib < settings.urgent_band_kib:
+            return refusal(wish, "dead-band", "too little to be worth it")
+        return None
+    band_kib = max(
+        settings.shrink_band_kib,
+        settings.shrink_band_ratio * guest.maximum_kib,
+        settings.shrink_band_kib_s * scene.interval_s,
+    )
+    if excess_kib < (settings.tolerance_kib if past.approaching else band_kib):
+        return refusal(wish, "dead-band", "too little to be worth it")
+    if past.grown_s is not None and scene.now_s - past.grown_s < settings.growth_wait_s:
+        return refusal(wish, "cool-down", f"it grew less than {settings.growth_wait_s:g} s ago")
+    if past.pressed_s is not None and scene.now_s - past.pressed_s < settings.pressure_wait_s:
+        why = f"it was under pressure less than {settings.pressure_wait_s:g} s ago"
+        return refusal(wish, "cool-down", why)
+    return None
+
+
+def _step(wish: Wish, scene: Scene) -> Resize | Amendment:
+    """Return the step, bounded by whichever limit is reached first."""
+    guest = wish.guest
+    step_kib, step_text = _largest_step(guest, scene)
+    floor_kib, floor_text = _lowest(guest, scene)
+    target_kib, limit = max(
+        (wish.size_kib, "all of it"),
+        (guest.actual_kib - step_kib, step_text),
+        (floor_kib, floor_text),
+        key=lambda bound: bound[0],
+    )
+    if guest.target_kib - target_kib < scene.settings.tolerance_kib:
+        return refusal(wish, "safe" if target_kib == floor_kib else "step", limit)
+    return resize(wish, target_kib, limit)
+
+
+def _largest_step(guest: GuestMemoryEstimate, scene: Scene) -> tuple[int, str]:
+    """Return what may be taken at once."""
+    settings, usable_kib = scene.settings, guest.usable_kib
+    half_kib = settings.calm_step_ratio * usable_kib
+    block_kib = max(settings.calm_step_kib, settings.calm_step_maximum_ratio * guest.maximum_kib)
+    if scene.calm:
+        step_kib = int(min(half_kib, block_kib))
+        part = "half" if half_kib < block_kib else "a part"
+    else:
+        step_kib = int(max(half_kib, min(settings.urgent_step_ratio * usable_kib, block_kib)))
+        part = "as much as is safe"
+    return step_kib, f"{part} of the {mib(usable_kib)} it can spare at once"
+
+
+def _lowest(guest: GuestMemoryEstimate, scene: Scene) -> tuple[int, str]:
+    """Return the size below which the guest must not be taken now."""
+    settings = scene.settings
+    lowest_kib = safe_kib(guest, settings)
+    text = f"it uses {mib(guest.used_kib)}, less than {mib(lowest_kib)} is not safe"
+    if _may_squeeze(guest, scene):
+        part_kib = max(settings.squeeze_kib, round(settings.squeeze_ratio * guest.actual_kib))
+        squeezed_kib = guest.actual_kib - min(part_kib, guest.usable_kib)
+        if squeezed_kib < lowest_kib:
+            lowest_kib, text = squeezed_kib, "squeezed a little: not all hard needs fit"
+    if guest.minimum_kib >= lowest_kib:
+        return guest.minimum_kib, "its minimum"
+    return lowest_kib, text
+
+
+def _may_squeeze(guest: GuestMemoryEstimate, scene: Scene) -> bool:
+    """Return whether a guest may be taken below safe: in overload, if it only gets slower by it."""
+    return (
+        scene.overload
+        and guest.swaps
+        and guest.usable_kib < scene.settings.squeeze_below_ratio * guest.actual_kib
+        and guest.swap_in_kib_s <= scene.poorest_swap_in_kib_s
+    )

@@ -1,0 +1,81 @@
+"""Where a guest's use of memory is going: growth, recent peak, the end of a load, pressure."""
+
+from dataclasses import dataclass, replace
+
+from virtbalance.memory.reports import Report
+from virtbalance.memory.settings import NeedSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Memory in use, by one report."""
+
+    heard_s: float
+    used_kib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """What is remembered of one guest's use."""
+
+    recent: tuple[Use, ...] = ()
+    """Oldest first: those inside the slope's window and the latest one before it."""
+    peak_kib: float = 0.0
+    low_since_s: float | None = None
+    """Since when it has been far below its peak."""
+    ended: bool = False
+    """A load has just ended, as of the latest report."""
+
+
+def follow(trend: Trend, use: Use, maximum_kib: int, settings: NeedSettings) -> Trend:
+    """Take in the use by a new report."""
+    if not trend.recent:
+        return Trend((use,), use.used_kib)
+    window_start_s = use.heard_s - settings.slope_window_s
+    inside = tuple(u for u in trend.recent[1:] if u.heard_s >= window_start_s)
+    oldest = trend.recent[-1 - len(inside)]
+    passed_s = use.heard_s - trend.recent[-1].heard_s
+    peak_kib = max(use.used_kib, trend.peak_kib * 0.5 ** (passed_s / settings.peak_half_life_s))
+    trend = replace(trend, recent=(oldest, *inside, use), peak_kib=peak_kib, ended=False)
+    return _watch_end(trend, use, maximum_kib, settings)
+
+
+def slope_kib_s(trend: Trend) -> float:
+    """Return the growth over the window; a shrinking guest grows by 0."""
+    if len(trend.recent) < 2:
+        return 0.0
+    first, last = trend.recent[0], trend.recent[-1]
+    return max(0.0, (last.used_kib - first.used_kib) / (last.heard_s - first.heard_s))
+
+
+def under_pressure(last: Report, before: Report | None, settings: NeedSettings) -> bool:
+    """Return whether the guest swapped in or faulted heavily between two reports.
+
+    Counters that went down belong to a guest that started anew.
+    """
+    if before is None or last.heard_s <= before.heard_s:
+        return False
+    faults_per_s = (last.major_faults - before.major_faults) / (last.heard_s - before.heard_s)
+    swapped_in_kib = last.swap_in_kib - before.swap_in_kib
+    return (
+        swapped_in_kib > settings.pressure_swap_in_kib
+        or faults_per_s > settings.pressure_faults_per_s
+    )
+
+
+def swap_in_kib_s(last: Report, before: Report | None) -> float:
+    """Return how fast the guest swapped in between two reports."""
+    if before is None or last.heard_s <= before.heard_s:
+        return 0.0
+    return max(0.0, (last.swap_in_kib - before.swap_in_kib) / (last.heard_s - before.heard_s))
+
+
+def _watch_end(trend: Trend, use: Use, maximum_kib: int, settings: NeedSettings) -> Trend:
+    """Forget the peak when the use has stayed far below it for long enough."""
+    if use.used_kib > trend.peak_kib - settings.load_end_ratio * maximum_kib:
+        return replace(trend, low_since_s=None)
+    if trend.low_since_s is None:
+        return replace(trend, low_since_s=use.heard_s)
+    if use.heard_s - trend.low_since_s < settings.load_end_s:
+        return trend
+    return replace(trend, peak_kib=use.used_kib, low_since_s=None, ended=True)
