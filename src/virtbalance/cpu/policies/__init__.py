@@ -1,1 +1,1 @@
-"""One policy a file."""
+"""Policies that place vCPUs, one file each."""

@@ -1,0 +1,1 @@
+"""The CPU core: pure functions, examples with literal numbers, and a tiny fluid host."""

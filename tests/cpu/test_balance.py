@@ -1,0 +1,172 @@
+"""The first policy: homes, moves and swaps that pay, and rest."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cpu.estimates import applied, estimate_of, vcpu
+from virtbalance.cpu.policies.balance import Balance
+from virtbalance.cpu.policies.hold import Hold
+from virtbalance.model.cpu_estimate import CpuEstimate
+from virtbalance.model.plan import CpuPlan
+from virtbalance.model.topology import Pcpu, Topology
+
+
+def decide(estimate: CpuEstimate, config: Balance.Config | None = None) -> CpuPlan:
+    return Balance().decide(None, estimate, config or Balance.Config(), 0.0)[0]
+
+
+def homes(estimate: CpuEstimate) -> dict[str, int | None]:
+    after = applied(estimate, decide(estimate))
+    return {f"{v.guest_name}/{v.key.vcpu}": v.home for v in after.vcpus}
+
+
+def test_hold_changes_nothing() -> None:
+    crowd = estimate_of(2, *(vcpu(f"g{i}", 0.5, 0) for i in range(4)))
+    assert Hold().decide(None, crowd, Hold.Config(), 0.0) == (CpuPlan(), None)
+
+
+def test_four_on_one_of_two_become_two_and_two_with_two_moves_and_say_why() -> None:
+    plan = decide(estimate_of(2, *(vcpu(f"web{i}", 0.46, 0) for i in range(1, 5))))
+    assert [str(pin.reason) for pin in plan.pins] == [
+        "web1/0: pCPU 0 is loaded 1.84, pCPU 1 0.00; moving 0.46 evens them to 1.38/0.46",
+        "web2/0: pCPU 0 is loaded 1.38, pCPU 1 0.46; moving 0.46 evens them to 0.92/0.92",
+    ]
+
+
+def test_heavies_and_lights_in_bad_order_swap_once() -> None:
+    """P3 in small: two heavy on pCPU 0, two light on pCPU 1."""
+    plan = decide(
+        estimate_of(
+            2, vcpu("h1", 0.6, 0), vcpu("h2", 0.6, 0), vcpu("l1", 0.2, 1), vcpu("l2", 0.2, 1)
+        )
+    )
+    assert len(plan.pins) == 2
+    first, second = plan.pins
+    assert str(first.reason) == (
+        "h1/0: pCPU 0 is loaded 1.20, pCPU 1 0.40; "
+        "swapping its 0.60 with 0.20 of l1/0 evens them to 0.80/0.80"
+    )
+    assert str(second.reason) == (
+        "l1/0: pCPU 1 is loaded 0.40, pCPU 0 1.20; "
+        "swapping its 0.20 with 0.60 of h1/0 evens them to 0.80/0.80"
+    )
+
+
+def test_heavy_and_light_without_homes_pair_up() -> None:
+    everywhere = {0, 1}
+    assert homes(
+        estimate_of(
+            2,
+            vcpu("h1", 0.6, everywhere),
+            vcpu("h2", 0.6, everywhere),
+            vcpu("l1", 0.2, everywhere),
+            vcpu("l2", 0.2, everywhere),
+        )
+    ) == {"h1/0": 0, "h2/0": 1, "l1/0": 0, "l2/0": 1}
+
+
+def test_an_idle_vcpu_gets_no_home() -> None:
+    assert decide(estimate_of(2, vcpu("a", 0.02, {0, 1}))).pins == ()
+
+
+def test_homes_wait_for_settled_demands() -> None:
+    young = vcpu("young", 1.0, {0, 1}, settled=False)
+    old = vcpu("old", 0.5, {0, 1})
+    assert decide(estimate_of(2, old, young)).pins == ()
+    assert len(decide(estimate_of(2, replace(old, steady_s=16.0), young)).pins) == 1
+
+
+@pytest.mark.parametrize(("hogs", "pcpus"), [(3, 2), (5, 4), (1, 4), (4, 4), (3, 4)])
+def test_equal_hogs_that_do_not_divide_rest(hogs: int, pcpus: int) -> None:
+    assert decide(estimate_of(pcpus, *(vcpu(f"g{i}", 1.0, i % pcpus) for i in range(hogs)))) == (
+        CpuPlan()
+    )
+
+
+def test_a_lone_vcpu_is_not_moved_even_to_a_better_pcpu() -> None:
+    lone = estimate_of(2, vcpu("a", 0.9, 0), capacity={0: 0.5, 1: 1.0})
+    assert decide(lone).pins == ()
+
+
+def test_an_idle_host_rests() -> None:
+    idle = [vcpu(f"g{i}", 0.03 * (i % 2), i // 4) for i in range(8)]
+    assert decide(estimate_of(2, *idle)).pins == ()
+
+
+def test_doubt_spreads_a_crowd_but_does_not_touch_what_is_even() -> None:
+    """Two of four launching guests have ended their transient a moment before the others."""
+    launching = [vcpu(f"g{i}", 0.37 if i % 2 else 1.0, i % 2, settled=False) for i in range(4)]
+    assert decide(estimate_of(2, *launching)).pins == ()
+    crowd = [replace(v, affinity=frozenset({0})) for v in launching]
+    assert len(decide(estimate_of(2, *crowd)).pins) == 2
+
+
+def test_other_work_counts() -> None:
+    """Four equal vCPUs, but pCPU 1 has only 0.4 left: three and one."""
+    four = [vcpu(f"g{i}", 0.2, i % 2) for i in range(4)]
+    after = homes(estimate_of(2, *four, capacity={0: 1.0, 1: 0.4}))
+    assert sorted(after.values(), key=str) == [0, 0, 0, 1]
+
+
+def test_the_emptier_core_of_two_empty_pcpus() -> None:
+    topology = Topology(tuple(Pcpu(i, i // 2 * 2, 0, 0) for i in range(4)))
+    two = [vcpu(name, 0.9, {0, 1, 2, 3}) for name in ("a", "b")]
+    after = homes(replace(estimate_of(4, *two), topology=topology))
+    assert after == {"a/0": 0, "b/0": 2}
+
+
+def test_fixed_vcpus_stay_but_count() -> None:
+    plan = decide(estimate_of(2, vcpu("a", 1.0, 0, fixed="pinned"), vcpu("b", 0.5, 0)))
+    assert [pin.vcpu.uuid for pin in plan.pins] == ["b"]
+
+
+def test_a_vcpu_goes_only_where_it_is_allowed() -> None:
+    crowd = [vcpu(f"g{i}", 0.5, 0, allowed={0, 1}) for i in range(3)]
+    assert set(homes(estimate_of(4, *crowd)).values()) == {0, 1}
+
+
+def test_settings_name_the_field_that_is_wrong() -> None:
+    with pytest.raises(ValueError, match="tolerance_ratio must be 0 to 1"):
+        Balance.Config(tolerance_ratio=2)
+    with pytest.raises(ValueError, match="noise_factor must not be negative"):
+        Balance.Config(noise_factor=-1)
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> CpuEstimate:
+    """Any host: some vCPUs pinned, some floating, some fixed, some in doubt, some confined."""
+    pcpus = draw(st.integers(1, 6))
+    cpus = st.integers(0, pcpus - 1)
+    vcpus = [
+        vcpu(
+            f"g{number}",
+            draw(st.floats(0, 1)),
+            draw(cpus | st.just(set(range(pcpus)))),
+            allowed=draw(st.sets(cpus, min_size=1)),
+            fixed=draw(st.sampled_from([None, None, None, "pinned"])),
+            settled=draw(st.booleans()),
+        )
+        for number in range(draw(st.integers(0, 12)))
+    ]
+    capacity = {cpu: draw(st.floats(0.05, 1)) for cpu in range(pcpus)}
+    return estimate_of(pcpus, *vcpus, capacity=capacity)
+
+
+@given(hosts())
+def test_pins_are_single_allowed_cpus_of_movable_vcpus(estimate: CpuEstimate) -> None:
+    known = {v.key: v for v in estimate.vcpus}
+    plan = decide(estimate)
+    for pin in plan.pins:
+        assert len(pin.cpus) == 1
+        assert pin.cpus <= known[pin.vcpu].allowed
+        assert known[pin.vcpu].fixed is None
+        assert pin.cpus != known[pin.vcpu].affinity
+    assert len({pin.vcpu for pin in plan.pins}) == len(plan.pins)
+
+
+@given(hosts())
+def test_a_plan_that_was_applied_is_not_bettered(estimate: CpuEstimate) -> None:
+    assert decide(applied(estimate, decide(estimate))).pins == ()
