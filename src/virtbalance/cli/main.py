@@ -2,9 +2,10 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import NamedTuple
 
 import virtbalance
@@ -13,6 +14,7 @@ from virtbalance.cli.errors import CommandError, UsageError
 
 FAILURE = 1
 USAGE = 2
+INTERRUPTED = 130
 
 
 class Command(NamedTuple):
@@ -74,9 +76,12 @@ def _program(name: str, command: str) -> int:
 
 
 def _run(module: ModuleType, parsed: object, name: str) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = module.run(parsed)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except UsageError as error:
         return _fail(name, error, USAGE)
     except CommandError as error:
@@ -88,6 +93,11 @@ def _run(module: ModuleType, parsed: object, name: str) -> int:
     else:
         assert isinstance(code, int)
         return code
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+    """End what has no handler of its own as Ctrl-C does: by unwinding, so that all is put back."""
+    raise KeyboardInterrupt
 
 
 def _fail(name: str, error: Exception, code: int) -> int:
