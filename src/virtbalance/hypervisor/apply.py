@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
 
@@ -18,7 +19,7 @@ import libvirt
 from virtbalance.hypervisor.calls import Call, Callers
 from virtbalance.hypervisor.cpu_list import format_cpu_list
 from virtbalance.hypervisor.errors import Fault, fault_of, text_of
-from virtbalance.hypervisor.guests import Guest
+from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.model.guest import VcpuKey
 from virtbalance.model.plan import Action, Pin, Resize, SetStatsPeriod, guest_of
 from virtbalance.model.tick import Outcome, Status
@@ -44,18 +45,25 @@ class Levers(Protocol):
         """Set the live period of the balloon's statistics."""
 
 
+class LeverPool(Protocol):
+    """Lends levers for one call (``LinkPool`` does)."""
+
+    def use(self) -> AbstractContextManager[Levers]:
+        """Lend them."""
+
+
 class Applier:
     """Applies actions to guests that ``find_guest`` knows."""
 
     def __init__(
         self,
-        levers: Levers,
+        acting: LeverPool,
         find_guest: Callable[[str], Guest | None],
         read_affinity: Callable[[VcpuKey], frozenset[int]],
         is_hung: Callable[[str], bool],
     ) -> None:
         """``read_affinity`` may raise libvirtError or OSError; ``is_hung`` is what sensing says."""
-        self._levers = levers
+        self._acting = acting
         self._find_guest = find_guest
         self._read_affinity = read_affinity
         self._is_hung = is_hung
@@ -106,22 +114,26 @@ class Applier:
             match action:
                 case Pin(vcpu, cpus):
                     mask = [cpu in cpus for cpu in range(topology.map_length)]
-                    self._levers.pin(vcpu.uuid, vcpu.vcpu, mask)
-                    return self._compare(vcpu, _online(cpus, topology))
+                    with self._acting.use() as levers:
+                        levers.pin(vcpu.uuid, vcpu.vcpu, mask)
+                    return self._compare(vcpu, cpus, topology)
                 case Resize(uuid, target_kib):
-                    self._levers.resize(uuid, target_kib)
+                    with self._acting.use() as levers:
+                        levers.resize(uuid, target_kib)
                 case SetStatsPeriod(uuid, period_s):
-                    self._levers.set_stats_period(uuid, period_s)
+                    with self._acting.use() as levers:
+                        levers.set_stats_period(uuid, period_s)
         except libvirt.libvirtError as error:
             return _STATUS_OF_FAULT.get(fault_of(error), Status.REFUSED), text_of(error)
         return _DONE
 
-    def _compare(self, vcpu: VcpuKey, asked: frozenset[int]) -> Ending:
+    def _compare(self, vcpu: VcpuKey, asked: frozenset[int], topology: Topology) -> Ending:
+        """Read the affinity back. CPUs that are offline count on neither side."""
         try:
             found = self._read_affinity(vcpu)
         except ProcessLookupError:
             return Status.GONE, "it ended right after the call"
-        if found == asked:
+        if _online(found, topology) == _online(asked, topology):
             return _DONE
         return Status.DIFFERENT, f"reads {format_cpu_list(found)} after the call"
 
@@ -157,7 +169,8 @@ def _refusal(action: Action, guest: Guest, topology: Topology) -> str | None:
 
 
 def _online(cpus: frozenset[int], topology: Topology) -> frozenset[int]:
-    return frozenset(cpu for cpu in cpus if topology.by_id[cpu].online)
+    by_id = topology.by_id
+    return frozenset(cpu for cpu in cpus if cpu in by_id and by_id[cpu].online)
 
 
 def thread_affinity(thread_id: int) -> frozenset[int]:

@@ -1,7 +1,7 @@
-"""Opening libvirt: one connection each for sensing, acting and events, with a deadline.
+"""Opening libvirt, with a deadline: links for events, for sensing and for acting.
 
-Three, because libvirtd serves a client five calls at once: statistics of hung guests must not
-keep a change from being made, nor events from arriving.
+Three kinds, because libvirtd serves a client five calls at once: statistics of hung guests must
+not keep a change from being made, nor events from arriving.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import os
 import re
 from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event as Flag
 from urllib.parse import parse_qs, urlsplit
@@ -17,10 +18,11 @@ import libvirt
 
 from virtbalance.hypervisor.calls import Callers
 from virtbalance.hypervisor.capabilities import host_uuid
-from virtbalance.hypervisor.errors import exception_of
+from virtbalance.hypervisor.errors import Fault, exception_of, fault_of
 from virtbalance.hypervisor.event_loop import ensure_event_loop
-from virtbalance.hypervisor.guests import LocalHost
+from virtbalance.hypervisor.guest_reading import LocalHost
 from virtbalance.hypervisor.link import Link
+from virtbalance.hypervisor.link_pool import LinkPool
 from virtbalance.model.errors import HypervisorLostError
 
 OPEN_TIMEOUT_S = 20.0
@@ -32,35 +34,35 @@ _LOCAL_SCHEME = re.compile(r"(\w+)(\+unix)?")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The three links of one open connection, and what is known of the other end."""
+    """An open connection and what is known of the other end from the start."""
 
     uri: str
     driver: str
-    sensing: Link
-    acting: Link
     events: Link
+    """For events, lists and descriptions of guests: nothing that hangs with one of them."""
+    sensing: LinkPool
+    acting: LinkPool
+    cpu_map: tuple[bool, ...]
+    capabilities: str | None
+    """``None`` for the local host, which we can look at ourselves."""
     broken: Flag
     """Set by libvirt when it notices that the other end is gone."""
 
     @property
     def is_alive(self) -> bool:
-        """Whether all three links are good, as far as libvirt has noticed."""
-        return not self.broken.is_set() and all(
-            link.is_alive() for link in (self.sensing, self.acting, self.events)
-        )
+        """Whether the other end is there, as far as libvirt has noticed."""
+        return not self.broken.is_set() and self.events.is_alive()
 
     @property
     def is_local(self) -> bool:
         """Whether the guests run on this very machine."""
-        parts = urlsplit(self.uri)
-        found = _LOCAL_SCHEME.fullmatch(parts.scheme)
-        return found is not None and not parts.netloc and self.driver != "test"
+        return _is_local(self.uri, self.driver)
 
     def close(self) -> None:
-        """Close all links; one that hangs is left to its thread."""
+        """Close all links; what hangs is left to its thread."""
         callers = Callers("close", 3)
-        links = {self.sensing, self.acting, self.events}
-        calls = [callers.submit(str(number), link.close) for number, link in enumerate(links)]
+        closers: set[Link | LinkPool] = {self.events, self.sensing, self.acting}
+        calls = [callers.submit(str(i), closer.close) for i, closer in enumerate(closers)]
         wait([call.future for call in calls if call is not None], _CLOSE_TIMEOUT_S)
         callers.close()
 
@@ -88,30 +90,47 @@ def open_connection(
 
 
 def _open(uri: str | None, *, read_only: bool) -> Connection:
-    opener = libvirt.openReadOnly if read_only else libvirt.open
     broken = Flag()
-    sensing = Link(opener(uri))
-    if sensing.driver() == "test":
-        # Each connection to the test driver may be a host of its own.
-        acting = events = sensing
+    open_link = partial(_open_link, uri, read_only=read_only)
+    events = open_link()
+    driver = events.driver()
+    if _has_peer(events):
+        events.on_close(broken.set)
+        sensing, acting = LinkPool(open_link(), open_link), LinkPool(open_link(), open_link)
     else:
-        acting, events = Link(opener(uri)), Link(opener(uri))
-    for link in {sensing, acting, events}:
-        try:
-            link.set_keepalive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
-            link.on_close(broken.set)
-        except libvirt.libvirtError as error:
-            # A driver inside this process (embedded, test) has no peer that could go away.
-            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                raise
+        # Calls stay in this process; and each connection to the test driver may be its own host.
+        sensing = acting = LinkPool(events, None)
+    canonical = uri or events.uri()
     return Connection(
-        uri=uri or sensing.uri(),
-        driver=sensing.driver(),
+        uri=canonical,
+        driver=driver,
+        events=events,
         sensing=sensing,
         acting=acting,
-        events=events,
+        cpu_map=events.cpu_map(),
+        capabilities=None if _is_local(canonical, driver) else events.capabilities(),
         broken=broken,
     )
+
+
+def _open_link(uri: str | None, *, read_only: bool) -> Link:
+    return Link(libvirt.openReadOnly(uri) if read_only else libvirt.open(uri))
+
+
+def _has_peer(link: Link) -> bool:
+    """Whether the driver is in another process, which could go away; watch it if so."""
+    try:
+        link.set_keepalive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
+    except libvirt.libvirtError as error:
+        if fault_of(error) is not Fault.UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
+def _is_local(uri: str, driver: str) -> bool:
+    parts = urlsplit(uri)
+    return bool(_LOCAL_SCHEME.fullmatch(parts.scheme)) and not parts.netloc and driver != "test"
 
 
 def local_host(connection: Connection, root: Path) -> LocalHost | None:
@@ -136,8 +155,8 @@ def host_id(connection: Connection, root: Path) -> str:
     The UUID in the capabilities is invented at every start on hosts without firmware tables, so
     a local host goes by its machine id.
     """
-    local = connection.is_local or connection.driver == "test"
-    machine = _machine_id(root) if local else host_uuid(connection.sensing.capabilities())
+    told = host_uuid(connection.capabilities) if connection.capabilities else None
+    machine = told or _machine_id(root)
     parts = urlsplit(connection.uri)
     words = [machine or "unknown", connection.driver, parts.path.strip("/")]
     if parts.query:

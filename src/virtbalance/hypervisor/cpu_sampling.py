@@ -8,7 +8,7 @@ from pathlib import Path
 import libvirt
 
 from virtbalance.hypervisor.errors import Fault, fault_of
-from virtbalance.hypervisor.guests import Guest
+from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.hypervisor.link import Link
 from virtbalance.hypervisor.schedstat import GuestThreads
 from virtbalance.model.guest import VcpuKey
@@ -85,19 +85,18 @@ class AskedVcpus:
     own the new one is noted here.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self) -> None:
         self._affinities: dict[str, tuple[str, float, dict[int, frozenset[int]]]] = {}
         self._no_statistics = False
 
-    def ask(self, guest: Guest) -> tuple[VcpuSample, ...]:
+    def ask(self, link: Link, guest: Guest) -> tuple[VcpuSample, ...]:
         """Ask for one guest's vCPUs; libvirtError as it comes."""
         if not self._no_statistics:
-            statistics = self._statistics(guest.uuid)
+            statistics = self._statistics(link, guest.uuid)
             read_ns = time.monotonic_ns()
             indices = [int(m[1]) for name in statistics if (m := _TIME_FIELD.fullmatch(name))]
             if indices:
-                affinity = self._known_affinities(guest)
+                affinity = self._known_affinities(link, guest)
                 return tuple(
                     VcpuSample(
                         index,
@@ -108,7 +107,7 @@ class AskedVcpus:
                     )
                     for index in sorted(indices)
                 )
-        return self._from_vcpus(guest)
+        return _from_vcpus(link, guest)
 
     def note_affinity(self, key: VcpuKey, cpus: frozenset[int]) -> None:
         """Remember an affinity that was read back after a pin."""
@@ -120,26 +119,27 @@ class AskedVcpus:
         for uuid in self._affinities.keys() - guests.keys():
             self._affinities.pop(uuid, None)
 
-    def _statistics(self, uuid: str) -> Mapping[str, int]:
+    def _statistics(self, link: Link, uuid: str) -> Mapping[str, int]:
         try:
-            return self._link.vcpu_statistics(uuid)
+            return link.vcpu_statistics(uuid)
         except libvirt.libvirtError as error:
             if fault_of(error) is not Fault.UNSUPPORTED:
                 raise
             self._no_statistics = True
             return {}
 
-    def _from_vcpus(self, guest: Guest) -> tuple[VcpuSample, ...]:
-        """Ask by the older call, which every driver has and which does not tell waiting times."""
-        infos = self._link.vcpus(guest.uuid)
-        read_ns = time.monotonic_ns()
-        return tuple(VcpuSample(v.vcpu, v.run_ns, None, read_ns, v.affinity) for v in infos)
-
-    def _known_affinities(self, guest: Guest) -> Mapping[int, frozenset[int]]:
+    def _known_affinities(self, link: Link, guest: Guest) -> Mapping[int, frozenset[int]]:
         known = self._affinities.get(guest.uuid)
         now_s = time.monotonic()
         if known is not None and known[0] == guest.incarnation and now_s < known[1]:
             return known[2]
-        found = {info.vcpu: info.affinity for info in self._link.vcpus(guest.uuid)}
+        found = {info.vcpu: info.affinity for info in link.vcpus(guest.uuid)}
         self._affinities[guest.uuid] = (guest.incarnation, now_s + AFFINITY_LIFETIME_S, found)
         return found
+
+
+def _from_vcpus(link: Link, guest: Guest) -> tuple[VcpuSample, ...]:
+    """Ask by the older call, which every driver has and which does not tell waiting times."""
+    infos = link.vcpus(guest.uuid)
+    read_ns = time.monotonic_ns()
+    return tuple(VcpuSample(v.vcpu, v.run_ns, None, read_ns, v.affinity) for v in infos)

@@ -35,6 +35,7 @@ class Link:
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self._domains: dict[str, Any] = {}
+        self._subscriptions: list[int] = []
 
     # The connection
 
@@ -78,17 +79,16 @@ class Link:
         """Call back once when the connection breaks."""
         self.connection.registerCloseCallback(lambda _conn, _reason, _opaque: callback(), None)
 
-    def on_domain_event(self, event_id: int, callback: Callable[..., None]) -> int:
-        """Subscribe to one kind of event of all domains."""
-        return int(self.connection.domainEventRegisterAny(None, event_id, callback, None))
-
-    def drop_domain_event(self, subscription: int) -> None:
-        """Take a subscription back."""
-        self.connection.domainEventDeregisterAny(subscription)
+    def on_domain_event(self, event_id: int, callback: Callable[..., None]) -> None:
+        """Subscribe to one kind of event of all domains, for as long as the link is open."""
+        subscription = self.connection.domainEventRegisterAny(None, event_id, callback, None)
+        self._subscriptions.append(int(subscription))
 
     def close(self) -> None:
-        """Close the connection."""
+        """End the subscriptions and close the connection; may hang with the other end."""
         self._domains.clear()
+        while self._subscriptions and self.is_alive():
+            self.connection.domainEventDeregisterAny(self._subscriptions.pop())
         self.connection.close()
 
     # Its domains

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from virtbalance.hypervisor.guests import Guest
+from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.model.snapshot import MemorySample
 
 

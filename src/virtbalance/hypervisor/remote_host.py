@@ -1,42 +1,58 @@
 """Counters of a host that we can only ask libvirt about."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import libvirt
 
 from virtbalance.hypervisor.errors import Fault, fault_of
 from virtbalance.hypervisor.link import Link
-from virtbalance.model.snapshot import HostMemory, PcpuSample
-from virtbalance.model.topology import Pcpu
+from virtbalance.model.snapshot import HostMemory, PcpuSample, Scope
+
+T = TypeVar("T")
 
 
-def ask_pcpus(link: Link, pcpus: Iterable[Pcpu]) -> tuple[PcpuSample, ...]:
-    """Ask for the busy time of each CPU that is online, one call each; empty if not supported."""
+@dataclass(frozen=True, slots=True)
+class RemoteHost:
+    """What a remote host told; what its driver does not know is empty."""
+
+    cpu_map: tuple[bool, ...] | None = None
+    pcpus: tuple[PcpuSample, ...] = ()
+    memory: HostMemory | None = None
+
+
+def ask_host(link: Link, scope: Scope) -> RemoteHost:
+    """Ask for what ``scope`` needs; libvirtError as it comes."""
+    cpu_map = link.cpu_map() if Scope.CPU in scope else None
+    return RemoteHost(
+        cpu_map=cpu_map,
+        pcpus=_if_supported(lambda: _pcpus(link, cpu_map), ()) if cpu_map else (),
+        memory=_if_supported(lambda: _memory(link), None) if Scope.MEMORY in scope else None,
+    )
+
+
+def _pcpus(link: Link, cpu_map: Sequence[bool]) -> tuple[PcpuSample, ...]:
     samples = []
-    try:
-        for pcpu in pcpus:
-            if pcpu.online:
-                spent = link.host_cpu_ns(pcpu.id)
-                busy_ns = spent.get("user", 0) + spent.get("kernel", 0) + spent.get("intr", 0)
-                samples.append(PcpuSample(pcpu.id, busy_ns))
-    except libvirt.libvirtError as error:
-        if fault_of(error) is not Fault.UNSUPPORTED:
-            raise
-        return ()
+    for cpu, online in enumerate(cpu_map):
+        if online:
+            spent = link.host_cpu_ns(cpu)
+            busy_ns = spent.get("user", 0) + spent.get("kernel", 0) + spent.get("intr", 0)
+            samples.append(PcpuSample(cpu, busy_ns))
     return tuple(samples)
 
 
-def ask_memory(link: Link) -> HostMemory | None:
-    """Ask for the host's memory; ``None`` if this driver does not tell.
+def _memory(link: Link) -> HostMemory:
+    """Count all caches as available, because libvirt does not hand on the kernel's estimate."""
+    told = link.host_memory_kib()
+    available = told["free"] + told.get("buffers", 0) + told.get("cached", 0)
+    return HostMemory(total_kib=told["total"], available_kib=available)
 
-    What is available is estimated as free memory and all caches, because libvirt does not ask
-    the kernel for its own estimate.
-    """
+
+def _if_supported(question: Callable[[], T], otherwise: T) -> T:
     try:
-        told = link.host_memory_kib()
+        return question()
     except libvirt.libvirtError as error:
         if fault_of(error) is not Fault.UNSUPPORTED:
             raise
-        return None
-    available = told["free"] + told.get("buffers", 0) + told.get("cached", 0)
-    return HostMemory(total_kib=told["total"], available_kib=available)
+        return otherwise
