@@ -28,6 +28,8 @@ class Situation:
     pressure: bool
     interval_s: float
     """Time from tick to tick."""
+    unseen_s: float
+    """How old the guest's report can be at the next tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ def needs(situation: Situation, settings: NeedSettings) -> Needs:
     if _hidden(s, settings):
         hard = max(hard, settings.escalation_ratio * s.actual_kib + lead)
     peak = s.peak_kib + lead
-    soft = peak + max(settings.comfort_kib, settings.comfort_ratio * peak)
+    unseen = settings.unseen_spare_kib + settings.unseen_kib_s * s.unseen_s
+    soft = peak + max(settings.comfort_kib, settings.comfort_ratio * peak, unseen)
     room = max(settings.cache_room_kib, settings.cache_room_ratio * s.actual_kib)
     hard_kib = _within(s, s.minimum_kib, hard)
     soft_kib = _within(s, hard_kib, soft)

@@ -217,11 +217,13 @@ def _guest(
         charge = budget.charge_kib(sample, known.committed_kib, look.settings.budget)
         known = replace(known, charge_kib=charge)
     report = track.hearing.last
-    return known if report is None else _told(known, track, report, look)
+    if report is None:
+        return known
+    return _told(known, track, report, guest.definition.stats_period_s, look)
 
 
 def _told(
-    known: GuestMemoryEstimate, track: Track, report: Report, look: _Look
+    known: GuestMemoryEstimate, track: Track, report: Report, stats_period_s: int, look: _Look
 ) -> GuestMemoryEstimate:
     """Fill in what the guest's own report adds."""
     assert track.used_kib is not None, "a report always gives the used memory"
@@ -241,6 +243,7 @@ def _told(
             peak_kib=round(track.trend.peak_kib),
             pressure=pressure,
             interval_s=look.interval_s,
+            unseen_s=look.interval_s + stats_period_s,
         ),
         need,
     )

@@ -42,6 +42,10 @@ class NeedSettings:
     """Usable memory with which it can breathe."""
     comfort_ratio: float = 0.20
     """The same as a part of what it uses; the larger counts."""
+    unseen_kib_s: int = 20 * _MIB
+    """A load that begins right after a look grows like this until the next one ..."""
+    unseen_spare_kib: int = 50 * _MIB
+    """... and should find this much usable still: with long ticks this is more than comfort."""
     cache_room_kib: int = 64 * _MIB
     """Room offered above the memory that is filled, page cache included."""
     cache_room_ratio: float = 0.10
@@ -75,6 +79,8 @@ class NeedSettings:
             headroom_ratio=(0, 1),
             comfort_kib=(0, _ANY),
             comfort_ratio=(0, 4),
+            unseen_kib_s=(0, _ANY),
+            unseen_spare_kib=(0, _ANY),
             cache_room_kib=(0, _ANY),
             cache_room_ratio=(0, 1),
             slope_window_s=(0, 60),

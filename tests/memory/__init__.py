@@ -1,0 +1,1 @@
+"""Tests of the memory coordinator's pure core."""

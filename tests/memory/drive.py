@@ -1,0 +1,220 @@
+"""Drives the memory core on a simulated host, tick by tick, with an independent eye on safety.
+
+``Drive`` does what the control loop does, and no more: look, accept outside changes, estimate,
+decide, guard, act. ``Watchdog`` reads the simulation's own truth, never the core's books.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from virtbalance.memory.demand import DemandState, estimate
+from virtbalance.memory.guard import GuardState, guard
+from virtbalance.memory.outside import OutsideChange, OutsideState, observe
+from virtbalance.memory.policies.fair import Fair
+from virtbalance.memory.policy import MemoryPolicy
+from virtbalance.memory.settings import BudgetSettings, DemandSettings, GuardSettings
+from virtbalance.model.hold import Hold
+from virtbalance.model.memory_estimate import MemoryEstimate
+from virtbalance.model.plan import Resize, Verdict
+from virtbalance.model.snapshot import MemorySample, Scope, Snapshot
+from virtbalance.simulation.host import SimulatedHost
+from virtbalance.simulation.memory import GuestMemory
+
+MIB = 1024
+HOLD_S = 60.0
+RELEASE_WITHIN_S = 600.0
+
+
+class UnsafeError(AssertionError):
+    """Something that must never happen has happened."""
+
+
+@dataclass
+class Watchdog:
+    """Checks every tick against what is really so."""
+
+    host: SimulatedHost
+    budget_max_kib: int | None = None
+    minimum_kib: Mapping[str, int] = field(default_factory=dict)
+    squeezing: bool = False
+    """Guests with swap may be squeezed in overload: the limits on single steps are not checked."""
+    _budgets_kib: list[int] = field(default_factory=list)
+
+    def check(
+        self, snapshot: Snapshot, targets: Mapping[str, int], commands: Sequence[Resize]
+    ) -> None:
+        """Raise ``UnsafeError`` if a command is not safe."""
+        samples = {g.uuid: g.memory for g in snapshot.guests if g.memory is not None}
+        before = {u: max(s.actual_kib, targets.get(u, s.actual_kib)) for u, s in samples.items()}
+        after = dict(before)
+        for command in commands:
+            sample = samples[command.uuid]
+            self._check_one(command, sample, targets.get(command.uuid, sample.actual_kib))
+            after[command.uuid] = max(sample.actual_kib, command.target_kib)
+        budget_kib = self._budget_kib()
+        if sum(after.values()) > max(budget_kib, sum(before.values())):
+            raise UnsafeError(f"{sum(after.values())} KiB committed of {budget_kib}")
+        grown = [u for u in after if after[u] > before[u]]
+        if grown and sum(before.values()) > budget_kib:
+            raise UnsafeError(f"{grown} grow while more is committed than there is")
+
+    def _check_one(self, command: Resize, sample: MemorySample, target_kib: int) -> None:
+        truth = self.host.truth().memory[command.uuid]
+        name = self.host.guests[command.uuid].described.name
+        if command.target_kib > sample.maximum_kib:
+            raise UnsafeError(f"{name} above its maximum")
+        if command.target_kib >= target_kib or command.target_kib == sample.actual_kib:
+            return
+        if command.target_kib < self.minimum_kib.get(command.uuid, 0):
+            raise UnsafeError(f"{name} taken below its minimum: {command}")
+        taken_kib = sample.actual_kib - command.target_kib
+        if taken_kib > truth.usable_kib + 1:
+            raise UnsafeError(f"{name} has {truth.usable_kib} usable, loses {taken_kib}: {command}")
+        usable_kib = sample.usable_kib or 0
+        block_kib = max(100 * MIB, 0.05 * sample.maximum_kib)
+        most_kib = max(0.5 * usable_kib, min(0.9 * usable_kib, block_kib))
+        if taken_kib > most_kib and not self.squeezing:
+            raise UnsafeError(f"{name} loses {taken_kib} of {usable_kib} at once: {command}")
+        if taken_kib > 0 and usable_kib <= 100 * MIB and not self.squeezing:
+            raise UnsafeError(f"{name} has only {usable_kib} usable and loses {taken_kib}")
+
+    def _budget_kib(self) -> int:
+        """Return what the guests may have; the core may be two looks behind, not more."""
+        machine = self.host.machine
+        total_kib = machine.memory_kib
+        least = 256 if total_kib < 8192 * MIB else 512
+        reserve_kib = max(least * MIB, round(0.05 * total_kib))
+        other_kib = machine.other_memory.kib(self.host.now_s)
+        budget_kib = total_kib - other_kib - reserve_kib
+        if self.budget_max_kib is not None:
+            budget_kib = min(budget_kib, self.budget_max_kib)
+        self._budgets_kib = [*self._budgets_kib[-2:], round(budget_kib)]
+        return max(self._budgets_kib)
+
+
+@dataclass
+class Look:
+    """What was seen and done in one tick."""
+
+    now_s: float
+    estimate: MemoryEstimate
+    verdict: Verdict
+    changes: tuple[OutsideChange, ...]
+    actual_mib: Mapping[str, float]
+    """By guest name."""
+    usable_mib: Mapping[str, float]
+    available_mib: float
+    """On the host."""
+
+
+@dataclass
+class Drive:
+    """One host under the memory coordinator."""
+
+    host: SimulatedHost
+    period_s: float = 1.0
+    demand: DemandSettings = field(default_factory=DemandSettings)
+    guard: GuardSettings = field(default_factory=GuardSettings)
+    policy: MemoryPolicy = field(default_factory=Fair)
+    config: Any = field(default_factory=Fair.Config)
+    squeezing: bool = False
+    targets: dict[str, int] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
+    _conflicts_s: dict[str, float] = field(default_factory=dict)
+    _demand_state: DemandState | None = None
+    _guard_state: GuardState | None = None
+    _outside_state: OutsideState | None = None
+    _policy_state: Any = None
+
+    def __post_init__(self) -> None:
+        minima = {
+            uuid: live.described.settings.minimum_kib or self._default_minimum_kib(live.memory)
+            for uuid, live in self.host.guests.items()
+        }
+        budget_max_kib = self.demand.budget.budget_max_kib
+        self._watchdog = Watchdog(self.host, budget_max_kib, minima, self.squeezing)
+
+    def run(self, seconds: float) -> "Drive":
+        """Tick until so many seconds have passed."""
+        end_s = self.host.now_s + seconds
+        while self.host.now_s < end_s - 1e-9:
+            self.tick()
+            self.host.advance(self.period_s)
+        return self
+
+    def run_until(self, done: Callable[[], bool], at_most_s: float) -> float:
+        """Tick until something is so; return when that was, since the start."""
+        end_s = self.host.now_s + at_most_s
+        while not done():
+            if self.host.now_s >= end_s:
+                raise AssertionError(f"not within {at_most_s} s")
+            self.run(self.period_s)
+        return self.host.now_s
+
+    def tick(self) -> Look:
+        """Do one turn of the loop."""
+        snapshot = self.host.sample(Scope.MEMORY, 1.0)
+        now_s = snapshot.taken_ns / 1e9
+        changes, self._outside_state = observe(self._outside_state, snapshot, self.targets, now_s)
+        self._yield_to(changes, now_s)
+        what, self._demand_state = estimate(
+            self._demand_state, snapshot, self.targets, self.holds, self.demand
+        )
+        plan, self._policy_state = self.policy.decide(self._policy_state, what, self.config, now_s)
+        verdict, self._guard_state = guard(
+            self._guard_state, what, plan, self.holds, self.guard, now_s
+        )
+        commands = [action for action in verdict.actions if isinstance(action, Resize)]
+        self._watchdog.check(snapshot, self.targets, commands)
+        self.host.apply(commands, 1.0)
+        self.targets.update({command.uuid: command.target_kib for command in commands})
+        self.looks.append(self._look(what, verdict, changes, snapshot))
+        return self.looks[-1]
+
+    def _yield_to(self, changes: Sequence[OutsideChange], now_s: float) -> None:
+        self.holds = {u: h for u, h in self.holds.items() if h.until_s > now_s}
+        for change in changes:
+            self.targets[change.uuid] = change.seen_kib
+            if not change.continued:
+                last_s = self._conflicts_s.get(change.uuid, -math.inf)
+                for_good = now_s - last_s <= RELEASE_WITHIN_S
+                until_s = math.inf if for_good else now_s + HOLD_S
+                self.holds[change.uuid] = Hold(until_s, "changed by somebody else")
+                self._conflicts_s[change.uuid] = now_s
+
+    def _look(
+        self,
+        what: MemoryEstimate,
+        verdict: Verdict,
+        changes: tuple[OutsideChange, ...],
+        snapshot: Snapshot,
+    ) -> Look:
+        truths = {
+            self.host.guests[uuid].described.name: truth
+            for uuid, truth in self.host.truth().memory.items()
+        }
+        assert snapshot.memory is not None
+        return Look(
+            self.host.now_s,
+            what,
+            verdict,
+            changes,
+            {name: truth.actual_kib / MIB for name, truth in truths.items()},
+            {name: truth.usable_kib / MIB for name, truth in truths.items()},
+            snapshot.memory.available_kib / MIB,
+        )
+
+    def _default_minimum_kib(self, memory: GuestMemory | None) -> int:
+        need = self.demand.need
+        if memory is None:
+            return 0
+        maximum_kib = memory.maximum_kib
+        return min(maximum_kib, max(need.minimum_kib, round(need.minimum_ratio * maximum_kib)))
+
+
+def with_budget_max(mib: int) -> DemandSettings:
+    """Return default settings with a limit for all guests together."""
+    return DemandSettings(budget=BudgetSettings(budget_max_kib=mib * MIB))
