@@ -13,7 +13,7 @@ Not modelled: threads moved by the kernel pay no cache cost here; moves by affin
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from virtbalance.simulation.kernel import Kernel
 from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.sharing import Crowd, Floats, Layout, Pool, Rates, share
 from virtbalance.simulation.streams import Streams
-from virtbalance.simulation.workload import Closed, Load, Piece
+from virtbalance.simulation.workload import Closed, Load, Piece, reach
 
 _GRACE = 1e-6
 _GOLDEN = 0.6180339887  # spreads places in the turn evenly over threads
@@ -66,7 +66,7 @@ class FluidCpu:
     def add(self, thread: Thread, affinity: frozenset[int]) -> None:
         """Let a thread start now."""
         pieces = thread.begin(self._now_s, self._streams)
-        slot = _Slot(thread, affinity, pieces, _reach(pieces, self._now_s))
+        slot = _Slot(thread, affinity, pieces, reach(pieces, self._now_s))
         self._index[thread.key] = len(self._slots)
         self._slots.append(slot)
         self._columns = np.hstack([self._columns, np.zeros((len(_COLUMNS), 1))])
@@ -125,7 +125,7 @@ class FluidCpu:
             _, key = heapq.heappop(self._changes)
             at = self._index[key]
             slot = self._slots[at]
-            slot.piece = _reach(slot.pieces, due_s)
+            slot.piece = reach(slot.pieces, due_s)
             self._columns[_WORK_LEFT, at] = self._columns[_AWAKE_AT, at] = 0.0
             heapq.heappush(self._changes, (slot.piece.until_s, key))
             self._crowd = self._rates = None
@@ -195,15 +195,7 @@ class FluidCpu:
             asleep = columns[_WORK_LEFT] <= 0
             long_rate = np.where(asleep | self._paused, 0.0, columns[_WORK_LEFT] / dt_s)
             rate = np.where(self._slow, long_rate, rate)
-        return Crowd(
-            crowd.closed & ~self._slow,
-            crowd.think_ratio,
-            rate,
-            crowd.shares,
-            crowd.guest,
-            crowd.quota,
-            crowd.memory_node,
-        )
+        return replace(crowd, closed=crowd.closed & ~self._slow, rate=rate)
 
     def _wake_if_due(self, at: int, dt_s: float) -> None:
         """Begin the next long work if most of this step lies after the thinking."""
@@ -253,7 +245,9 @@ class FluidCpu:
             if len(cpus) == 1:
                 pinned[threads] = cpus[0]
             else:
-                pools.append(Pool(_ints(cpus), _ints(threads)))
+                cores = [pcpus[cpu].core for cpu in cpus]
+                first = np.array([core not in cores[:i] for i, core in enumerate(cores)])
+                pools.append(Pool(_ints(cpus), _ints(threads), first))
         return Layout(
             pinned_cpu=pinned,
             pools=tuple(pools),
@@ -261,6 +255,7 @@ class FluidCpu:
             available=np.array([1.0 - self._steal.get(pcpu.id, 0.0) for pcpu in pcpus]),
             sibling=_ints([-1 if (s := siblings[p.id]) is None else at[s] for p in pcpus]),
             node=_ints([pcpu.node for pcpu in pcpus]),
+            slice_s=self._kernel.slice_s,
             smt_ratio=self._kernel.smt_ratio,
             remote_slowdown_ratio=self._kernel.remote_slowdown_ratio,
         )
@@ -279,6 +274,8 @@ class FluidCpu:
             closed=self._is_closed & ~self._paused,
             think_ratio=np.array([_think_ratio(load) for load in loads]),
             rate=np.where(self._paused, 0.0, self._arriving),
+            work_s=np.array([_work_s(load) for load in loads]),
+            think_s=np.array([_think_s(load) for load in loads]),
             shares=np.array([thread.shares for thread in threads]),
             guest=_ints([guests.setdefault(thread.group, len(guests)) for thread in threads]),
             quota=np.array([thread.quota_ratio or np.inf for thread in threads]),
@@ -343,14 +340,6 @@ _COLUMNS = (
 ) = range(11)
 
 
-def _reach(pieces: Iterator[Piece], now_s: float) -> Piece:
-    """Return the piece that is going on at this time."""
-    for piece in pieces:
-        if piece.until_s > now_s:
-            return piece
-    raise ImpossibleStateError("a workload ended: its last piece must have no end")
-
-
 def _cycle_s(load: Load) -> float:
     """Return the length of work and thought of a closed loop; 0 for what has no cycle."""
     if not isinstance(load, Closed) or load.duty >= 1.0:
@@ -360,6 +349,17 @@ def _cycle_s(load: Load) -> float:
 
 def _think_ratio(load: Load) -> float:
     return load.think_s / load.work_s if isinstance(load, Closed) else 0.0
+
+
+def _work_s(load: Load) -> float:
+    return np.inf if isinstance(load, Closed) and load.duty >= 1.0 else load.work_s
+
+
+def _think_s(load: Load) -> float:
+    """Return the mean pause; of arrivals, what the work leaves of the time between two."""
+    if isinstance(load, Closed):
+        return load.think_s
+    return max(0.0, load.work_s / load.rate - load.work_s) if load.rate > 0 else np.inf
 
 
 def _move_cost_s(

@@ -7,7 +7,10 @@ from virtbalance.model.topology import Pcpu
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Constants of both CPU models; the costs of a move are those of cpu.md, section 8."""
+    """Constants of both CPU models.
+
+    The costs of a move are those of cpu.md, section 8, less the 4 ms of API work in them.
+    """
 
     slice_s: float = 0.003
     """How long a thread runs while others wait; 0: waiting is credited without delay."""
@@ -15,13 +18,13 @@ class Kernel:
     """Every so often a busy pCPU compares its run queue with the others'."""
     fluid_step_s: float = 0.1
     """The fluid model looks at changes of load no more often than this."""
-    core_move_s: float = 0.0005
+    core_move_s: float = 0.0001
     """CPU time lost by a move to an SMT sibling."""
-    cache_move_s: float = 0.004
+    cache_move_s: float = 0.0005
     """CPU time lost by a move under the same last-level cache."""
-    node_move_s: float = 0.010
+    node_move_s: float = 0.006
     """CPU time lost by a move to another last-level cache of the node."""
-    remote_move_s: float = 0.050
+    remote_move_s: float = 0.046
     """CPU time lost by a move to another NUMA node."""
     remote_slowdown_ratio: float = 0.25
     """Extra CPU time per work while the memory is on another node."""

@@ -19,10 +19,17 @@ and evens out run queues, so a pool of c pCPUs is one queue with c servers, and 
 (c - 1))+] / c with the number of others taken as normally distributed. Pools may overlap each other
 and pinned threads: the pool's threads fill up its least loaded pCPUs to one level, as water does.
 
+Slices: on a pCPU of its own mask, who wakes does not break off who runs, so the first wait is at
+least the rest of a run. A piece of work w that comes after thinking z meets a run of length s (the
+other's work, a slice at most) that has s / (1 - exp(-s/z)) - z left on average; where that is more
+than F would add to w, it is the wait. Worked example: w = 1 ms, z = 1 ms beside a hog in slices of
+3 ms: 2.16 ms wait, so F = 3.16 and not 2; the event model finds 3.14.
+
 Weights: a guest's shares are spread over its vCPUs that are present, as the kernel's group
 scheduling does. A weight too large to be used (more than one pCPU's worth) counts as what can be.
-SMT: a thread runs at 1 - (1 - sigma) x busy share of its sibling. Not modelled: the length of a
-slice, wake-up preemption, the time that balancing takes; the event model has these.
+SMT: a thread runs at 1 - (1 - sigma) x busy share of its sibling, and a pool fills one pCPU of each
+core before it begins with the second ones. Not modelled: loops of fixed lengths that fall in step
+with each other, and the time that balancing takes; the event model has both.
 """
 
 import functools
@@ -46,6 +53,8 @@ class Pool:
 
     cpus: Ints
     threads: Ints
+    first: Bools
+    """By pCPU of the pool: whether no pCPU before it in the pool is of the same core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ class Layout:
     """By pCPU: index of its SMT sibling, or -1."""
     node: Ints
     """By pCPU."""
+    slice_s: float
     smt_ratio: float
     remote_slowdown_ratio: float
 
@@ -76,6 +86,10 @@ class Crowd:
     """Of closed loops: think / work at speed 1."""
     rate: Floats
     """Of open ones: work to be done per second at speed 1, backlog included."""
+    work_s: Floats
+    """Length of one piece of work at speed 1; infinite for hogs."""
+    think_s: Floats
+    """Pause between two pieces of work."""
     shares: Floats
     guest: Ints
     quota: Floats
@@ -102,21 +116,33 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     """Return the equilibrium, searched from ``presence``."""
     busy = np.zeros(len(layout.speed))
     cap = np.full(len(presence), np.inf)
+    spread = tuple(np.full(len(pool.cpus), 1.0 / len(pool.cpus)) for pool in layout.pools)
+    short = bool(np.any((crowd.work_s < layout.slice_s) & (layout.pinned_cpu >= 0)))
     for _ in range(_ITERATIONS):
-        speed = _thread_speed(crowd, layout, busy)
+        speed = _thread_speed(crowd, layout, busy, spread)
         together = np.bincount(crowd.guest, presence)[crowd.guest]
         weight = np.minimum(crowd.shares / (1.0 + np.maximum(together - presence, 0.0)), cap)
         pressure = _pressure(presence, weight, layout)
+        spread = pressure.spread
         excess, fewer = _excess(presence, weight, pressure, layout, cap)
+        if short:
+            excess = np.maximum(excess, _rest_of_run(crowd, presence, weight, excess, layout))
         present, run = _answer(crowd, speed, excess, layout)
         seen, _ = _answer(crowd, speed, excess * fewer, layout)
-        busy = _busy(run, pressure, layout)
-        change = float(np.max(np.abs(seen - presence), initial=0.0))
+        before, busy = busy, _busy(run, spread, layout)
+        settled = _near(seen, presence) and _near(busy, before)
         presence = seen
-        if change < _TOLERANCE:
+        if settled:
             break
-    run, busy = _fit(run, busy, pressure, layout)
+    if short:
+        run = _use_gaps(run, present, busy, crowd, layout)
+        busy = _busy(run, spread, layout)
+    run, busy = _fit(run, busy, spread, layout)
     return Rates(run, np.maximum(present - run, 0.0), speed, busy, presence)
+
+
+def _near(new: Floats, old: Floats) -> bool:
+    return float(np.max(np.abs(new - old), initial=0.0)) < _TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +168,7 @@ def _pressure(presence: Floats, weight: Floats, layout: Layout) -> _Pressure:
     count, square = per_cpu(presence), per_cpu(squares)
     spread, level = [], []
     for pool in layout.pools:
-        part, height = _fill(total[pool.cpus], float(load[pool.threads].sum()))
+        part, height = _fill_cores(total[pool.cpus], float(load[pool.threads].sum()), pool.first)
         total[pool.cpus] += part * load[pool.threads].sum()
         varying[pool.cpus] += part * variance[pool.threads].sum()
         count[pool.cpus] += part * presence[pool.threads].sum()
@@ -155,6 +181,21 @@ def _pressure(presence: Floats, weight: Floats, layout: Layout) -> _Pressure:
 def _by_cpu(pinned_cpu: Ints, cpus: int, values: Floats) -> Floats:
     summed: Floats = np.bincount(pinned_cpu + 1, values, cpus + 1)[1:].astype(np.float64)
     return summed
+
+
+def _fill_cores(ground: Floats, amount: float, first: Bools) -> tuple[Floats, float]:
+    """Return how a pool spreads: over first pCPUs of cores, then over second ones, then evenly."""
+    room = np.maximum(1.0 - ground, 0.0)
+    if bool(first.all()) or amount >= room.sum():
+        return _fill(ground, amount)
+    part = np.zeros(len(ground))
+    if amount <= room[first].sum():
+        part[first], level = _fill(ground[first], amount)
+        return part, level
+    rest = amount - float(room[first].sum())
+    part[first] = room[first]
+    part[~first] = rest * _fill(ground[~first], rest)[0]
+    return part / amount, 1.0
 
 
 def _fill(ground: Floats, amount: float) -> tuple[Floats, float]:
@@ -196,6 +237,32 @@ def _excess(
     return excess, np.maximum(crowd - 2.0, 0.0) / np.maximum(crowd - 1.0, _TINY)
 
 
+def _rest_of_run(
+    crowd: Crowd, presence: Floats, weight: Floats, excess: Floats, layout: Layout
+) -> Floats:
+    """Return F - 1 by pinned thread if all it waited for was the rest of the run it meets."""
+    cpu = np.maximum(layout.pinned_cpu, 0)
+    load = weight * presence
+    length = load * np.minimum(crowd.work_s, layout.slice_s)
+    others = _by_cpu(layout.pinned_cpu, len(layout.speed), load)[cpu] - load
+    lengths = _by_cpu(layout.pinned_cpu, len(layout.speed), length)[cpu] - length
+    mean = np.maximum(lengths, _TINY) / np.maximum(others, _TINY)
+    think = np.maximum(crowd.think_s, _TINY)
+    rest = np.where(think > 1e3 * mean, mean / 2, mean / -np.expm1(-mean / think) - think)
+    some = np.minimum(1.0, excess)
+    return np.where(layout.pinned_cpu >= 0, some * rest / crowd.work_s, 0.0)
+
+
+def _use_gaps(run: Floats, present: Floats, busy: Floats, crowd: Crowd, layout: Layout) -> Floats:
+    """Let pinned threads that always want to run have what those waiting for them leave over."""
+    greedy = (layout.pinned_cpu >= 0) & (present > 0.999) & (crowd.work_s > layout.slice_s)
+    weight = np.where(greedy & (run < crowd.quota), crowd.shares, 0.0)
+    weights = _by_cpu(layout.pinned_cpu, len(busy), weight)
+    gap = np.maximum(layout.available - busy, 0.0) / np.maximum(weights, _TINY)
+    filled = run + weight * gap[np.maximum(layout.pinned_cpu, 0)]
+    return np.minimum(filled, np.minimum(present, np.maximum(run, crowd.quota)))
+
+
 def _crowd_size(count: Floats, squares: Floats) -> Floats:
     """Return the number of equally present threads that are as uneven as these."""
     return np.maximum(count * count / np.maximum(squares, _TINY), 1.0)
@@ -234,7 +301,7 @@ def _available(layout: Layout) -> Floats:
     return available
 
 
-def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats) -> Floats:
+def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats, spread: tuple[Floats, ...]) -> Floats:
     """Return work per run time: speed of its pCPUs, SMT sibling, remote memory."""
     sibling_busy = np.where(layout.sibling >= 0, busy[np.maximum(layout.sibling, 0)], 0.0)
     speed = layout.speed * (1.0 - (1.0 - layout.smt_ratio) * np.minimum(sibling_busy, 1.0))
@@ -242,30 +309,30 @@ def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats) -> Floats:
     mine = speed[cpu]
     remote = (crowd.memory_node >= 0) & (layout.node[cpu] != crowd.memory_node)
     away = remote.astype(np.float64)
-    for pool in layout.pools:
-        mine[pool.threads] = speed[pool.cpus].mean()
-        nodes = layout.node[pool.cpus]
+    for pool, part in zip(layout.pools, spread, strict=True):
+        mine[pool.threads] = part @ speed[pool.cpus]
         wanted = crowd.memory_node[pool.threads]
-        away[pool.threads] = np.where(
-            wanted >= 0, (nodes[None, :] != wanted[:, None]).mean(axis=1), 0.0
-        )
+        remote_cpus = layout.node[pool.cpus][None, :] != wanted[:, None]
+        away[pool.threads] = np.where(wanted >= 0, remote_cpus @ part, 0.0)
     slowed: Floats = mine / (1.0 + layout.remote_slowdown_ratio * away)
     return slowed
 
 
-def _busy(run: Floats, pressure: _Pressure, layout: Layout) -> Floats:
+def _busy(run: Floats, spread: tuple[Floats, ...], layout: Layout) -> Floats:
     busy = _by_cpu(layout.pinned_cpu, len(layout.speed), run)
-    for pool, part in zip(layout.pools, pressure.spread, strict=True):
+    for pool, part in zip(layout.pools, spread, strict=True):
         busy[pool.cpus] += part * run[pool.threads].sum()
     return busy
 
 
-def _fit(run: Floats, busy: Floats, pressure: _Pressure, layout: Layout) -> tuple[Floats, Floats]:
+def _fit(
+    run: Floats, busy: Floats, spread: tuple[Floats, ...], layout: Layout
+) -> tuple[Floats, Floats]:
     """Shorten run times where a pCPU would be more than busy: the equilibrium is approximate."""
     over = np.minimum(1.0, layout.available / np.maximum(busy, _TINY))
     if bool(np.all(over >= 1.0)):
         return run, busy
     factor = over[np.maximum(layout.pinned_cpu, 0)]
-    for pool, part in zip(layout.pools, pressure.spread, strict=True):
+    for pool, part in zip(layout.pools, spread, strict=True):
         factor[pool.threads] = (part * over[pool.cpus]).sum()
     return run * factor, np.minimum(busy * over, layout.available)

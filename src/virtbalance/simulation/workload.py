@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from virtbalance.simulation.errors import ImpossibleStateError
 from virtbalance.simulation.streams import Streams
 
 
@@ -47,7 +48,7 @@ class Closed:
     """Work, think, repeat."""
 
     duty: float
-    work_s: float = 0.001
+    work_s: float = 0.01
     spread: Spread = Spread.FIXED
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Open:
     """Work that arrives by itself; rates above 1 can never be served by one vCPU."""
 
     rate: float
-    work_s: float = 0.001
+    work_s: float = 0.01
     spread: Spread = Spread.EXPONENTIAL
 
     def __post_init__(self) -> None:
@@ -96,6 +97,14 @@ class Piece:
 
     load: Load
     until_s: float = FOREVER
+
+
+def reach(pieces: Iterator[Piece], now_s: float) -> Piece:
+    """Return the piece that is going on at this time; earlier ones are used up."""
+    for piece in pieces:
+        if piece.until_s > now_s:
+            return piece
+    raise ImpossibleStateError("a workload ended: its last piece must have no end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +145,12 @@ def hog() -> Steady:
     return Steady(HOG)
 
 
-def loop(duty: float, work_s: float = 0.001, spread: Spread = Spread.FIXED) -> Steady:
+def loop(duty: float, work_s: float = 0.01, spread: Spread = Spread.FIXED) -> Steady:
     """Return a closed loop with this duty."""
     return Steady(Closed(duty, work_s, spread))
 
 
-def arrivals(rate: float, work_s: float = 0.001, spread: Spread = Spread.EXPONENTIAL) -> Steady:
+def arrivals(rate: float, work_s: float = 0.01, spread: Spread = Spread.EXPONENTIAL) -> Steady:
     """Return open arrivals at this rate."""
     return Steady(Open(rate, work_s, spread))
 
@@ -178,7 +187,7 @@ class Trace:
     step_s: float
     open: bool = False
     """Values are work that arrives; otherwise duties of a closed loop (above 1: a hog)."""
-    work_s: float = 0.001
+    work_s: float = 0.01
 
     def pieces(self, begin: Beginning, /) -> Iterator[Piece]:
         """Yield one piece a value."""
@@ -199,7 +208,7 @@ class Noise:
     deviation: float
     step_s: float = 1.0
     open: bool = False
-    work_s: float = 0.001
+    work_s: float = 0.01
 
     def pieces(self, begin: Beginning, /) -> Iterator[Piece]:
         """Yield one piece a step."""
