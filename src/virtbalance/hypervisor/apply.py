@@ -97,6 +97,8 @@ class Applier:
         if call is None:
             return Outcome(action, Status.BUSY, "an earlier call has not answered")
         wait([call.future], left_s / 2)
+        if not call.future.done() and self._callers.give_up(call):
+            return Outcome(action, Status.BUSY, "out of time; nothing was sent")
         return _Begun(action, call)
 
     def _end(self, begun: "_Begun", end_s: float) -> Outcome:
@@ -105,8 +107,6 @@ class Applier:
         if call.future.done():
             status, text = call.future.result()
             return Outcome(begun.action, status, text, call.took_ns)
-        if self._callers.give_up(call):
-            return Outcome(begun.action, Status.BUSY, "out of time; nothing was sent")
         return Outcome(begun.action, Status.LATE, "no answer in time; it may still happen")
 
     def _carry_out(self, action: Action, topology: Topology) -> Ending:

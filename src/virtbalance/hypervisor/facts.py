@@ -16,7 +16,10 @@ _LEGACY_CPU_GROUP = re.compile(r"^\d+:(?:[^:]*,)?cpu(?:,[^:]*)?:(.*)$", re.MULTI
 
 
 def read_facts(root: Path) -> tuple[HostFact, ...]:
-    """Look at a local host once. Costs some milliseconds, so not for every sample."""
+    """Look at a local host once. Costs some milliseconds, so not for every sample.
+
+    The texts hold no figures that change by themselves, so that each can be said once.
+    """
     found = (
         _steal(root),
         _sched_ext(root),
@@ -36,8 +39,8 @@ def _steal(root: Path) -> HostFact | None:
     ratio = steal_ns / (busy_ns + steal_ns) if busy_ns + steal_ns else 0.0
     if (flags is None or "hypervisor" not in flags[1].split()) and ratio <= _STEAL_RATIO:
         return None
-    text = "this host is itself a virtual machine, and the hypervisor below may take CPU time away"
-    return HostFact("steal", f"{text} (so far {ratio:.1%} of the time in use)")
+    text = "this host is itself a virtual machine: the hypervisor below may take CPU time away"
+    return HostFact("steal", text)
 
 
 def _sched_ext(root: Path) -> HostFact | None:
@@ -53,7 +56,7 @@ def _partitions(root: Path) -> HostFact | None:
     unified = [
         (str(path.parent.relative_to(base)), "cpuset.cpus")
         for path in _below(base, "cpuset.cpus.partition", _PARTITION_DEPTH)
-        if _text(path).split(" ")[0] in ("root", "isolated") and path.parent != base
+        if _text(path) in ("root", "isolated") and path.parent != base
     ]
     legacy = [
         (str(path.parent.relative_to(base)), "cpuset.cpus")

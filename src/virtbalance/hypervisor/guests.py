@@ -16,7 +16,7 @@ import libvirt
 
 from virtbalance.hypervisor import domain_events
 from virtbalance.hypervisor.calls import Call, Callers
-from virtbalance.hypervisor.errors import Fault, exception_of, fault_of
+from virtbalance.hypervisor.errors import Fault, exception_of, fault_of, text_of
 from virtbalance.hypervisor.guest_reading import Guest, GuestReader, LocalHost
 from virtbalance.hypervisor.link import Link
 from virtbalance.model.errors import HypervisorLostError
@@ -101,7 +101,7 @@ class Guests:
         try:
             self._guests = future.result()
         except libvirt.libvirtError as error:
-            raise exception_of(error, "listing the guests") from error
+            raise HypervisorLostError(f"listing the guests: {text_of(error)}") from error
 
     # In the reading thread
 

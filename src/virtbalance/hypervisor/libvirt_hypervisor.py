@@ -8,7 +8,7 @@ from pathlib import Path
 from virtbalance.hypervisor import host
 from virtbalance.hypervisor.connection import OPEN_TIMEOUT_S, host_id, open_connection
 from virtbalance.hypervisor.session import Session
-from virtbalance.model.errors import HypervisorLostError
+from virtbalance.model.errors import HypervisorError, HypervisorLostError
 from virtbalance.model.plan import Action
 from virtbalance.model.snapshot import Scope, Snapshot
 from virtbalance.model.tick import Event, Outcome, Status
@@ -43,8 +43,7 @@ class LibvirtHypervisor:
         self._root = root
         self._timeout_s = timeout_s
         self._events: deque[Event] = deque()
-        self._session: Session | None = None
-        self.reconnect()
+        self._session: Session | None = self._open()
         connection = self._alive_session().connection
         self._host_id = host_id(connection, root)
         self._boot_id = host.read_boot_id(root) if connection.is_local else ""
@@ -87,16 +86,23 @@ class LibvirtHypervisor:
     def reconnect(self) -> None:
         """Make the connection anew after ``HypervisorLostError``; raises it again if that fails."""
         self.close()
-        connection = open_connection(
-            self._uri, read_only=self._read_only, timeout_s=self._timeout_s
-        )
-        self._session = Session(connection, self._root, self._events.append, self._timeout_s)
+        try:
+            self._session = self._open()
+        except HypervisorError as error:
+            # It could be reached once, so whatever is wrong now may pass.
+            raise HypervisorLostError(str(error)) from error
 
     def close(self) -> None:
         """Let go of everything held; safe to call twice."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
+
+    def _open(self) -> Session:
+        connection = open_connection(
+            self._uri, read_only=self._read_only, timeout_s=self._timeout_s
+        )
+        return Session(connection, self._root, self._events.append, self._timeout_s)
 
     def _alive_session(self) -> Session:
         if self._session is None:

@@ -6,6 +6,7 @@ attribute it is in, never the others, so that a typing error in ``weight`` can't
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import quoteattr
@@ -14,6 +15,8 @@ from virtbalance.hypervisor.xml_tree import size_kib
 from virtbalance.model.guest import GuestSettings, RoleName
 
 NAMESPACE = "urn:virt-balance:guest:1"
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
 def read_settings(element: Element | None) -> tuple[GuestSettings, tuple[str, ...]]:
@@ -66,11 +69,9 @@ def _weight(text: str) -> float:
 
 
 def _size_kib(text: str) -> int:
-    amount = text.strip()
-    unit = amount.lstrip("0123456789. ")
-    kib = size_kib(amount.removesuffix(unit), unit or "KiB")
-    if kib <= 0:
-        raise ValueError("must be above 0")
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or (kib := size_kib(found[1], found[2] or "KiB")) == 0:
+        raise ValueError("must be a size above 0, such as 512 MiB")
     return kib
 
 

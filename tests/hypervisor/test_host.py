@@ -1,0 +1,70 @@
+"""Counters of a local host, from literal /proc texts."""
+
+from pathlib import Path
+
+from tests.hypervisor.trees import write_tree
+from virtbalance.hypervisor.host import parse_stat, read_boot_id, read_memory, read_pcpus
+from virtbalance.model.snapshot import HostMemory, PcpuSample
+
+STAT = """\
+cpu  2000 20 1000 90000 300 7 70 50 500 5
+cpu0 1000 10 500 45000 150 3 30 20 250 2
+cpu9 1000 10 500 45000 150 4 40 30 250 3
+intr 145040 0 0
+ctxt 1990473
+"""
+MEMINFO = """\
+MemTotal:       24684096 kB
+MemFree:        23971824 kB
+MemAvailable:   24074332 kB
+Buffers:            2820 kB
+SwapTotal:       2097148 kB
+SwapFree:        2000000 kB
+HugePages_Total:       0
+"""
+PRESSURE = """\
+some avg10=12.50 avg60=1.00 avg300=0.10 total=123456
+full avg10=2.25 avg60=0.50 avg300=0.05 total=23456
+"""
+
+
+def test_busy_time_counts_guests_once_and_neither_idle_nor_steal() -> None:
+    ms = 1_000_000
+    assert parse_stat(STAT) == (
+        PcpuSample(0, busy_ns=15_430 * ms, steal_ns=200 * ms),
+        PcpuSample(9, busy_ns=15_540 * ms, steal_ns=300 * ms),
+    )
+
+
+def test_stat_of_an_old_kernel_with_two_digits_more_or_less(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"proc/stat": "cpu  1 0 1 1 0 0 0 0\ncpu0 1 0 1 1 0 0 0 0\n"})
+    assert read_pcpus(tmp_path) == (PcpuSample(0, 20_000_000),)
+
+
+def test_memory(tmp_path: Path) -> None:
+    files = {
+        "proc/meminfo": MEMINFO,
+        "proc/pressure/memory": PRESSURE,
+        "sys/kernel/mm/ksm/pages_sharing": "256\n",
+    }
+    assert read_memory(write_tree(tmp_path, files)) == HostMemory(
+        total_kib=24684096,
+        available_kib=24074332,
+        swap_free_kib=2000000,
+        pressure_some_ratio=0.125,
+        pressure_full_ratio=0.0225,
+        ksm_shared_kib=1024,
+    )
+
+
+def test_memory_of_a_kernel_without_pressure_and_ksm(tmp_path: Path) -> None:
+    memory = read_memory(write_tree(tmp_path, {"proc/meminfo": MEMINFO}))
+    assert memory.pressure_some_ratio is None
+    assert memory.pressure_full_ratio is None
+    assert memory.ksm_shared_kib == 0
+
+
+def test_boot_id(tmp_path: Path) -> None:
+    assert read_boot_id(tmp_path) == ""
+    write_tree(tmp_path, {"proc/sys/kernel/random/boot_id": "6471100a-1b7e\n"})
+    assert read_boot_id(tmp_path) == "6471100a-1b7e"

@@ -1,0 +1,97 @@
+"""Descriptors held open on real threads: our own."""
+
+import os
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from virtbalance.hypervisor.schedstat import GuestThreads, read_run_ns
+
+PROC = Path("/proc")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_run_time_affinity_and_read_time() -> None:
+    threads = GuestThreads(os.getpid(), {3: threading.get_native_id()}, PROC)
+    before_ns = time.monotonic_ns()
+    (first,) = threads.sample()
+    sum(range(300_000))
+    (second,) = threads.sample()
+    assert (first.index, first.realtime) == (3, False)
+    assert before_ns <= first.read_ns < second.read_ns <= time.monotonic_ns()
+    assert second.run_ns > first.run_ns
+    assert second.wait_ns is not None
+    assert first.affinity == frozenset(os.sched_getaffinity(0))
+    threads.close()
+
+
+def test_a_thread_that_ended_is_noticed_at_the_next_look(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    threads = GuestThreads(sleeper.pid, {0: sleeper.pid}, PROC)
+    assert len(threads.sample()) == 1
+    sleeper.kill()
+    sleeper.wait()
+    with pytest.raises(ProcessLookupError):
+        threads.sample()
+    threads.close()
+
+
+def test_affinity_is_looked_at_every_time(sleeper: subprocess.Popen[bytes]) -> None:
+    threads = GuestThreads(sleeper.pid, {0: sleeper.pid}, PROC)
+    os.sched_setaffinity(sleeper.pid, {0})
+    assert threads.sample()[0].affinity == frozenset({0})
+    threads.close()
+
+
+def test_realtime_threads_are_marked(sleeper: subprocess.Popen[bytes]) -> None:
+    try:
+        os.sched_setscheduler(sleeper.pid, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        pytest.skip("may not set a realtime class here")
+    threads = GuestThreads(sleeper.pid, {0: sleeper.pid}, PROC)
+    assert threads.sample()[0].realtime
+    threads.close()
+
+
+def test_nothing_stays_open_when_a_thread_is_missing() -> None:
+    own, nobody = threading.get_native_id(), 2**22 - 1
+    before = descriptors()
+    with pytest.raises(OSError, match=r"No such (file|process)"):
+        GuestThreads(os.getpid(), {0: own, 1: nobody}, PROC)
+    assert descriptors() == before
+
+
+def test_the_limit_of_open_files_is_raised_when_met() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 512:
+        pytest.skip("the hard limit is too low")
+    own = threading.get_native_id()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        threads = GuestThreads(os.getpid(), dict.fromkeys(range(200), own), PROC)
+        assert len(threads.sample()) == 200
+        threads.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_reading_once() -> None:
+    assert (read_run_ns(os.getpid(), threading.get_native_id(), PROC) or 0) > 0
+    assert read_run_ns(os.getpid(), 2**22 - 1, PROC) is None
