@@ -69,7 +69,7 @@ def run(
     loop = Loop(
         host,
         role,
-        replace(loop_settings(role.name, program, ticks), **settings),
+        replace(loop_settings(program, ticks), **settings),
         clock=host.clock,
         decider=UnlimitedDecider(),
         journal=None if dry_run else Journal(directory, host.boot_id),

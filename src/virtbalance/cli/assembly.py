@@ -135,7 +135,7 @@ def assembled(
         yield Loop(
             hypervisor,
             role,
-            loop_settings(role.name, settings, ticks),
+            loop_settings(settings, ticks),
             clock=SystemClock(),
             decider=_DECIDER,
             journal=None if dry_run else journal,

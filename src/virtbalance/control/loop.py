@@ -222,8 +222,8 @@ class Loop:
                 self._look()
             except HypervisorLostError as error:
                 self._reconnect(error)
-            at_ns = self._clock.now_ns() + round(self._settings.warm_up_s * 1e9)
-            self._clock.sleep_until(at_ns, self._stop)
+            next_ns = self._clock.now_ns() + round(self._settings.warm_up_s * 1e9)
+            self._clock.sleep_until(next_ns, self._stop)
 
     def _end(self) -> bool:
         """Put back what is not to be kept; return whether all of it was."""

@@ -9,7 +9,6 @@ from typing import Any
 from virtbalance.control.loop import LoopSettings
 from virtbalance.cpu import settings as cpu
 from virtbalance.memory import settings as memory
-from virtbalance.model.guest import RoleName
 
 
 class OnExit(StrEnum):
@@ -81,19 +80,26 @@ class Settings:
     memory: MemorySettings = field(default_factory=MemorySettings)
 
 
-_LONGEST_LOOK_S = 1.0
-_SHORTEST_LOOK_S = 0.1
+_MEMORY_WARM_UP_LOOKS = 3
+"""A guest's statistics must have been seen to move before they are believed."""
 
 
 def loop_settings(
-    role: RoleName, settings: CpuSettings | MemorySettings, ticks: int | None
+    settings: CpuSettings | MemorySettings, ticks: int | None
 ) -> LoopSettings:
-    """Derive how the loop runs from a program's settings (cpu.md, section 1, for the looks)."""
+    """Derive how the loop runs from a program's settings.
+
+    Before its first decision it looks for as long as its estimator needs, so that ``--once``
+    says something.
+    """
     period_s = settings.period_s
-    looks, warm_up_looks, warm_up_s = 1, 3, min(period_s, _LONGEST_LOOK_S)
-    if role is RoleName.CPU:
-        look_s = min(_LONGEST_LOOK_S, max(_SHORTEST_LOOK_S, period_s / 4), period_s)
-        looks, warm_up_looks, warm_up_s = max(1, math.ceil(period_s / look_s - 1e-9)), 1, 0.0
+    if isinstance(settings, CpuSettings):
+        look_s = cpu.sample_period_s(period_s)
+        looks = max(1, math.ceil(period_s / look_s - 1e-9))
+        missing_s = max(0.0, settings.demand.window_s - period_s)
+        warm_up_looks, warm_up_s = 1 + math.ceil(missing_s / look_s - 1e-9), look_s
+    else:
+        looks, warm_up_looks, warm_up_s = 1, _MEMORY_WARM_UP_LOOKS, min(period_s, 1.0)
     limit_s = settings.decide_limit_s
     return LoopSettings(
         period_s=period_s,
