@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import Event
+from typing import TYPE_CHECKING
 
 import libvirt
 
 from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.model.guest import GuestDefinition, GuestSettings, GuestState
+
+if TYPE_CHECKING:
+    from threading import Event
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 

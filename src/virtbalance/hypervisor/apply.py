@@ -1,9 +1,9 @@
 """Carry actions out: one libvirt call each, in order, within a deadline, and read pins back.
 
 Nothing here raises for what a guest or libvirt does: every action ends in one outcome. Each call
-is made by a daemon thread with at most one under way a guest. A call that hangs may use half of
-the time that is left, so that even several hung guests leave time for the others; whether it
-answered after all is looked at once more at the end.
+is made by a daemon thread with at most one under way a guest. A call that hangs is waited for only
+as long as leaves the same time to each of the others (but at least ``_PATIENCE_S``, so that a slow
+moment does not change the order); whether it answered after all is looked at again at the end.
 """
 
 import os
@@ -26,6 +26,8 @@ from virtbalance.model.tick import Outcome, Status
 from virtbalance.model.topology import Topology
 
 _THREADS = 4
+_PATIENCE_S = 0.02
+_OUT_OF_TIME = "out of time; nothing was sent"
 _STATUS_OF_FAULT = {Fault.GONE: Status.GONE, Fault.OCCUPIED: Status.BUSY}
 
 Ending = tuple[Status, str]
@@ -74,31 +76,41 @@ class Applier:
     ) -> tuple[Outcome, ...]:
         """Carry the actions out and say how each ended."""
         end_s = time.monotonic() + deadline_s
-        begun = [self._begin(action, topology, end_s) for action in actions]
+        begun = []
+        for number, action in enumerate(actions):
+            share = 1 / (len(actions) - number + 1)
+            begun.append(self._begin(action, topology, end_s, share))
         return tuple(self._end(one, end_s) if isinstance(one, _Begun) else one for one in begun)
 
     def close(self) -> None:
         """Let the threads end."""
         self._callers.close()
 
-    def _begin(self, action: Action, topology: Topology, end_s: float) -> "_Begun | Outcome":
-        uuid = guest_of(action)
-        guest = self._find_guest(uuid)
+    def _begin(
+        self, action: Action, topology: Topology, end_s: float, share: float
+    ) -> "_Begun | Outcome":
+        """Send one action off and wait for its end as long as the others can spare."""
+        guest = self._find_guest(guest_of(action))
         if guest is None:
             return Outcome(action, Status.GONE, "no such guest")
         if refusal := _refusal(action, guest, topology):
             return Outcome(action, Status.REFUSED, refusal)
-        if self._is_hung(uuid):
+        if self._is_hung(guest.uuid):
             return Outcome(action, Status.BUSY, "it does not answer its monitor; nothing was sent")
+        return self._send(action, guest, topology, end_s, share)
+
+    def _send(
+        self, action: Action, guest: Guest, topology: Topology, end_s: float, share: float
+    ) -> "_Begun | Outcome":
         left_s = end_s - time.monotonic()
         if left_s <= 0:
-            return Outcome(action, Status.BUSY, "out of time; nothing was sent")
-        call = self._callers.submit(uuid, partial(self._carry_out, action, topology))
+            return Outcome(action, Status.BUSY, _OUT_OF_TIME)
+        call = self._callers.submit(guest.uuid, partial(self._carry_out, action, topology))
         if call is None:
             return Outcome(action, Status.BUSY, "an earlier call has not answered")
-        wait([call.future], left_s / 2)
+        wait([call.future], min(left_s / 2, max(_PATIENCE_S, left_s * share)))
         if not call.future.done() and self._callers.give_up(call):
-            return Outcome(action, Status.BUSY, "out of time; nothing was sent")
+            return Outcome(action, Status.BUSY, _OUT_OF_TIME)
         return _Begun(action, call)
 
     def _end(self, begun: "_Begun", end_s: float) -> Outcome:
