@@ -1,0 +1,106 @@
+"""What the host can give (memory.md, section 5)."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.memory.make import MIB, Watcher, guest, sample, snapshot
+from virtbalance.memory.demand import estimate
+from virtbalance.memory.settings import BudgetSettings, Commit, DemandSettings
+from virtbalance.model.guest import GuestState
+from virtbalance.model.snapshot import HostMemory
+
+RESERVE_MIB = 819
+OVERHEAD_MIB = 64
+
+
+def mib(kib: float) -> int:
+    return round(kib / MIB)
+
+
+def limited(**settings: object) -> Watcher:
+    return Watcher(DemandSettings(budget=BudgetSettings(**settings)))  # type: ignore[arg-type]
+
+
+def test_the_budget_is_what_others_the_reserve_and_qemu_leave() -> None:
+    # Of 16384 MiB 8192 are available; 2 x 512 of the rest are the guests'.
+    seen = Watcher().whole(0, guest(sample(300), "a"), guest(sample(300), "b"))
+    assert mib(seen.other_kib) == 16384 - 8192 - 2 * 512
+    assert mib(seen.reserve_kib) == RESERVE_MIB
+    assert mib(seen.budget_kib) == 16384 - 7168 - RESERVE_MIB - 2 * OVERHEAD_MIB
+    assert mib(seen.pool_kib) == 655
+
+
+@pytest.mark.parametrize(
+    ("host_mib", "reserve_mib"), [(4096, 256), (6144, 307), (8192, 512), (65536, 3277)]
+)
+def test_the_reserve_by_size_of_the_host(host_mib: int, reserve_mib: int) -> None:
+    seen = Watcher().whole(0, host_mib=host_mib, available_mib=host_mib)
+    assert mib(seen.reserve_kib) == reserve_mib
+
+
+def test_one_odd_figure_of_other_use_does_not_count_but_a_rise_is_remembered() -> None:
+    watcher = Watcher()
+    available = [15000, 15000, 9000, 15000, 9000, 9000, 15000, 15000]
+    others = [
+        mib(watcher.whole(second, available_mib=free).other_kib)
+        for second, free in enumerate(available)
+    ]
+    assert others[:4] == [1384] * 4
+    assert others[4:7] == [7384] * 3
+    assert others[7] == round(7384 * 0.5 ** (1 / 60))
+    assert mib(watcher.whole(66, available_mib=15000).other_kib) == 3692
+
+
+def test_pages_merged_by_ksm_are_not_used_twice() -> None:
+    host = HostMemory(16384 * MIB, 14000 * MIB, ksm_shared_kib=500 * MIB)
+    seen = Watcher().whole(0, guest(sample(300, 2048)), memory=host)
+    assert mib(seen.other_kib) == 16384 - 14000 - 2048 + 500
+
+
+def test_budget_max_limits_the_guests_together() -> None:
+    seen = limited(budget_max_kib=2000 * MIB).whole(0, guest(sample(300)))
+    assert mib(seen.budget_kib) == 2000
+
+
+def test_a_reservation_is_kept_free() -> None:
+    free = Watcher().whole(0, guest(sample(300))).budget_kib
+    kept = limited(reserved_kib=1000 * MIB).whole(0, guest(sample(300))).budget_kib
+    assert mib(free - kept) == 1000
+
+
+def test_a_fixed_guest_is_charged_what_it_has_or_may_have() -> None:
+    watcher = Watcher(targets={"b": 1024 * MIB})
+    paused = guest(sample(300), "b", state=GuestState.PAUSED)
+    seen = watcher.whole(0, guest(sample(300), "a"), paused)
+    assert mib(seen.guests[1].charge_kib) == 1024
+    assert mib(seen.budget_kib) == 16384 - 7168 - RESERVE_MIB - 2 * OVERHEAD_MIB - 1024
+
+
+def test_measured_charges_what_a_fixed_guest_uses_and_some() -> None:
+    watcher = limited(commit=Commit.MEASURED)
+    paused = guest(sample(300, 2048, rss_kib=1000 * MIB), state=GuestState.PAUSED)
+    assert mib(watcher.see(0, paused).charge_kib) == 1612
+
+
+def test_qemu_is_charged_what_it_was_seen_to_need() -> None:
+    watcher = Watcher()
+    before = watcher.whole(0, guest(sample(300))).budget_kib
+    fat = guest(sample(300, rss_kib=712 * MIB))
+    # 200 MiB more resident is 200 less of other use and 200 - 64 more of overhead.
+    seen = watcher.whole(1, fat, available_mib=8192 - 200)
+    assert mib(seen.budget_kib - before) == -(200 - OVERHEAD_MIB)
+
+
+def test_a_guest_without_resident_size_is_taken_to_use_all_it_has() -> None:
+    seen = Watcher().whole(0, guest(sample(300, rss_kib=None)))
+    assert mib(seen.other_kib) == 16384 - 8192 - 512
+
+
+def test_a_host_that_can_not_be_read_gives_nothing_and_moves_nobody() -> None:
+    watcher = Watcher()
+    watcher.whole(0, guest(sample(300)))
+    blind = replace(snapshot(1, guest(sample(300, at_s=1))), memory=None)
+    seen, _ = estimate(watcher.state, blind, {}, {}, DemandSettings())
+    assert seen.budget_kib == 0
+    assert seen.guests[0].fixed == "the host's memory could not be read"
