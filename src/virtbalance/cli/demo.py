@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,13 @@ _WANTED_MIB = 480
 _RATE_MIB_S = 16.0
 _BUSY_COUNT = 2_000_000
 """Counts between two sleeps of 400 us: busy most of the time on any host."""
+_SETTLE_S = 4.0
 _BEFORE_S = 8.0
 _STATUS_EVERY_S = 10.0
+_FEED_EVERY_S = 1.0
 _SENSE_S = 2.0
+_REST_S = 60.0
+_TOLERANCE_KIB = 8 * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,41 +74,51 @@ def run(arguments: argparse.Namespace) -> int:
             with Lab.embedded(say=_say) as lab:
                 _say("starting four guests, all vCPUs on pCPU 0")
                 guests = lab.start(specs)
-                budget_mib = sum(spec.start_mib for spec in specs)
-                _demonstrate(lab.uri, guests, budget_mib, arguments.seconds)
+                sizes_mib = {spec.name: spec.start_mib for spec in specs}
+                _demonstrate(lab.uri, guests, sizes_mib, arguments.seconds)
         except LabError as error:
             raise CommandError(str(error)) from error
     _say("all guests ended, nothing is left behind")
     return 0
 
 
-def _demonstrate(uri: str, guests: Sequence["Guest"], budget_mib: int, seconds: float) -> None:
+def _demonstrate(
+    uri: str, guests: Sequence["Guest"], sizes_mib: Mapping[str, int], seconds: float
+) -> None:
     from virtbalance.lab import CountAndSleep
 
     hungry = next(guest for guest in guests if guest.name == "hungry")
-    for guest in guests:
-        guest.load_cpu(0, CountAndSleep(_BUSY_COUNT))
-    hungry.allocate(_WANTED_MIB, _RATE_MIB_S * 4)
     with connected(uri, dry_run=False) as hypervisor:
         watch = _Watch(hypervisor, guests)
-        time.sleep(_BEFORE_S / 2)
+        _feed(hungry)
+        watch.await_sizes(sizes_mib)
+        for guest in guests:
+            guest.load_cpu(0, CountAndSleep(_BUSY_COUNT))
+        time.sleep(_SETTLE_S)
         watch.measure()
         time.sleep(_BEFORE_S)
         before = watch.measure()
-        _say(f"before: {progress_line(0, before)}")
+        budget_mib = sum(sizes_mib.values())
+        _say(f"without us: {progress_line(before)}")
         _say(f"both programs serve them for {seconds:.0f} s; together at most {budget_mib} MiB")
-        hungry.allocate(_WANTED_MIB, _RATE_MIB_S)
-        after = _serve(uri, watch, budget_mib, seconds)
+        after = _serve(uri, watch, budget_mib, seconds, hungry)
     wanted_kib = {"hungry": _WANTED_MIB * 1024}
     print("\n".join(["", *summary_lines(before, after, wanted_kib), ""]), flush=True)
 
 
-def _serve(uri: str, watch: "_Watch", budget_mib: int, seconds: float) -> Measured:
+def _feed(hungry: "Guest") -> None:
+    """Let it take memory, again if it had to stop for want of room."""
+    if hungry.report().memory.outcome in ("none", "floor"):
+        hungry.allocate(_WANTED_MIB, _RATE_MIB_S)
+
+
+def _serve(uri: str, watch: "_Watch", budget_mib: int, seconds: float, hungry: "Guest") -> Measured:
     """Run both programs; return what was measured while they ran, at the end."""
     memory = MemorySettings(period_s=1.0)
     need = replace(memory.demand.need, minimum_kib=_MINIMUM_MIB * 1024)
     budget = replace(memory.demand.budget, budget_max_kib=budget_mib * 1024)
     memory = replace(memory, demand=replace(memory.demand, need=need, budget=budget))
+    lines = ActionLines(sys.stdout)
     with contextlib.ExitStack() as held:
         loops = []
         for settings in (CpuSettings(period_s=1.0), memory):
@@ -113,12 +127,12 @@ def _serve(uri: str, watch: "_Watch", budget_mib: int, seconds: float) -> Measur
                 hypervisor,
                 make_role(settings),
                 settings,
-                [ActionLines(sys.stdout)],
+                [lines],
                 uri=uri,
                 dry_run=False,
             )
             loops.append(held.enter_context(loop))
-        spectator = _Spectator(watch, loops, seconds)
+        spectator = _Spectator(watch, loops, seconds, hungry)
         spectator.start()
         serve(loops)
     if not spectator.finished():
@@ -129,11 +143,14 @@ def _serve(uri: str, watch: "_Watch", budget_mib: int, seconds: float) -> Measur
 class _Spectator(threading.Thread):
     """Measures now and then while the loops run, and ends them when the time is over."""
 
-    def __init__(self, watch: "_Watch", loops: Sequence[Loop], seconds: float) -> None:
+    def __init__(
+        self, watch: "_Watch", loops: Sequence[Loop], seconds: float, hungry: "Guest"
+    ) -> None:
         super().__init__(name="spectator", daemon=True)
         self._watch = watch
         self._loops = loops
         self._seconds = seconds
+        self._hungry = hungry
         self._loops_ended = threading.Event()
         self._finished = False
         self.last = watch.measure()
@@ -141,11 +158,16 @@ class _Spectator(threading.Thread):
     def run(self) -> None:
         """Watch until the end."""
         start_s = time.monotonic()
-        while (left_s := start_s + self._seconds - time.monotonic()) > 0:
-            if self._loops_ended.wait(min(_STATUS_EVERY_S, left_s)):
+        status_s = start_s
+        while (now_s := time.monotonic()) < start_s + self._seconds:
+            if now_s >= status_s + _STATUS_EVERY_S:
+                status_s += _STATUS_EVERY_S
+                self.last = self._watch.measure()
+                _say(f"{now_s - start_s:3.0f} s: {progress_line(self.last)}")
+            _feed(self._hungry)
+            if self._loops_ended.wait(_FEED_EVERY_S):
                 return
-            self.last = self._watch.measure()
-            _say(progress_line(time.monotonic() - start_s, self.last))
+        self.last = self._watch.measure()
         self._finished = True
         for loop in self._loops:
             loop.stop()
@@ -180,6 +202,20 @@ class _Watch:
             {name: report.memory.held_kib for name, report in reports.items()},
             _busy_ratios(former[0], snapshot),
         )
+
+    def await_sizes(self, sizes_mib: Mapping[str, int]) -> None:
+        """Wait until every balloon has its size: right after boot they are still moving."""
+        end_s = time.monotonic() + _REST_S
+        while time.monotonic() < end_s:
+            moving = [
+                name
+                for name, kib in self.measure().balloon_kib.items()
+                if abs(kib - sizes_mib[name] * 1024) > _TOLERANCE_KIB
+            ]
+            if not moving:
+                return
+            time.sleep(0.5)
+        raise CommandError(f"the balloons of {', '.join(moving)} do not come to rest")
 
     def _look(self) -> tuple[Snapshot, dict[str, "Report"]]:
         snapshot = self._hypervisor.sample(Scope.CPU | Scope.MEMORY, _SENSE_S)

@@ -27,6 +27,7 @@ class ActionLines:
 
     def __init__(self, stream: TextOutput) -> None:
         self._stream = stream
+        self._said: set[str] = set()
 
     def tick(self, tick: Tick) -> None:
         """Print what this tick did."""
@@ -38,13 +39,15 @@ class ActionLines:
 
     def notice(self, event: Event) -> None:
         """Print what happened between ticks."""
-        print(f"  {event.text}", file=self._stream, flush=True)
+        if event.text not in self._said:  # both programs notice the same facts about the host
+            self._said.add(event.text)
+            print(f"  {event.text}", file=self._stream, flush=True)
 
 
-def progress_line(at_s: float, now: Measured) -> str:
+def progress_line(now: Measured) -> str:
     """Return one line about this moment."""
-    work = "  ".join(f"{name} {rate / 1e6:.2f}" for name, rate in now.iterations_per_s.items())
-    return f"{at_s:4.0f} s  {_pcpus(now)}  |  Mi/s: {work}"
+    work = ", ".join(f"{name} {rate / 1e6:.0f}" for name, rate in now.iterations_per_s.items())
+    return f"{_pcpus(now)}; million iterations a second: {work}"
 
 
 def summary_lines(before: Measured, after: Measured, wanted_kib: Mapping[str, int]) -> list[str]:
@@ -62,7 +65,7 @@ def summary_lines(before: Measured, after: Measured, wanted_kib: Mapping[str, in
         for name in before.iterations_per_s
     ]
     rows.append(_sum_row(before, after))
-    header = ("guest", "M it/s", "after", "ratio", "MiB", "after", "its load holds, MiB")
+    header = ("guest", "Mit/s", "after", "ratio", "MiB", "after", "its load holds, MiB")
     return [
         *table(header, rows),
         f"pCPU use before: {_pcpus(before)}",
