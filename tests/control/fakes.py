@@ -146,14 +146,16 @@ class FakeRole:
 
 
 class Recorder:
-    """An observer that keeps everything."""
+    """An observer that keeps everything, and tells ``watch`` of each tick."""
 
     def __init__(self) -> None:
         self.ticks: list[Tick] = []
         self.notices: list[Event] = []
+        self.watch: Callable[[Tick], None] = lambda _: None
 
     def tick(self, tick: Tick) -> None:
         self.ticks.append(tick)
+        self.watch(tick)
 
     def notice(self, event: Event) -> None:
         self.notices.append(event)

@@ -1,13 +1,15 @@
-"""The two programs whole, on a simulated host: the production loop, roles, policies and guards."""
+"""The two programs whole, on any host: the production loop, roles, policies and guards."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.control.fakes import Recorder
+from virtbalance.control.clock import Clock
 from virtbalance.control.cpu_role import CpuRole, CpuRoleSettings
 from virtbalance.control.deadline import UnlimitedDecider
+from virtbalance.control.hypervisor import Hypervisor
 from virtbalance.control.journal import Journal
 from virtbalance.control.loop import Loop
 from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
@@ -53,34 +55,44 @@ def memory_role(policy: Any = None, guests: GuestFilter = GuestFilter(), **setti
     return MemoryRole(policy, config, parts)
 
 
-def run(
-    host: SimulatedHost,
+def run(host: SimulatedHost, role: Role, directory: Path, ticks: int, **settings: Any) -> Run:
+    """Run a program on a simulated host for so many ticks; ``settings`` as in ``run_on``."""
+    return run_on(host, host.clock, role, directory, ticks, **settings)
+
+
+def run_on(
+    host: Hypervisor,
+    clock: Clock,
     role: Role,
     directory: Path,
     ticks: int,
     *,
     dry_run: bool = False,
+    watch: Callable[[Tick], None] = lambda _: None,
     **settings: Any,
 ) -> Run:
     """Run a program for so many ticks; ``settings`` are those of its loop."""
     recorder = Recorder()
+    recorder.watch = watch
     observer = DetachedObserver(recorder)
-    program = CpuSettings() if role.scope is Scope.CPU else MemorySettings(period_s=1.0)
+    period_s = settings.pop("period_s", 1.0)
+    program = CpuSettings(period_s) if role.scope is Scope.CPU else MemorySettings(period_s)
     loop = Loop(
         host,
         role,
         replace(loop_settings(program, ticks), **settings),
-        clock=host.clock,
+        clock=clock,
         decider=UnlimitedDecider(),
         journal=None if dry_run else Journal(directory, host.boot_id),
         observers=[observer],
     )
     complete = loop.run()
     assert observer.finish(within_s=10.0)
+    assert observer.troubles() == ()
     return Run(recorder.ticks, [event.kind for event in recorder.notices], complete)
 
 
-def affinities(host: SimulatedHost) -> Mapping[VcpuKey, Collection[int]]:
+def affinities(host: Hypervisor) -> Mapping[VcpuKey, Collection[int]]:
     snapshot = host.sample(Scope.CPU, 1.0)
     return {
         VcpuKey(guest.uuid, vcpu.index): vcpu.affinity or frozenset()

@@ -1,0 +1,141 @@
+"""The CPU acceptance cases on real guests: 4 of one vCPU on 2 pCPUs (acceptance.md)."""
+
+import statistics
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.control.programs import Run, affinities, cpu_role, run_on
+from tests.real.cpu_lab import (
+    HEAVY_RATIO,
+    MEDIUM_RATIO,
+    calibrated_count,
+    iterations_per_s,
+    load_all,
+    place,
+)
+from virtbalance.control.clock import SystemClock
+from virtbalance.cpu.policies.hold import Hold
+from virtbalance.hypervisor import LibvirtHypervisor
+from virtbalance.lab import Guest
+from virtbalance.model.plan import Pin
+
+EVEN = [(0,), (0,), (1,), (1,)]
+
+
+class Case(NamedTuple):
+    """Four guests, a door to them, and the counts that make medium and heavy loads here."""
+
+    hypervisor: LibvirtHypervisor
+    guests: list[Guest]
+    directory: Path
+
+    def run(self, ticks: int, period_s: float = 1.0, policy: object = None) -> Run:
+        role = cpu_role(policy)
+        return run_on(
+            self.hypervisor,
+            SystemClock(),
+            role,
+            self.directory,
+            ticks,
+            period_s=period_s,
+            restore_on_exit=False,
+        )
+
+    def homes(self) -> list[tuple[int, ...]]:
+        return sorted(tuple(sorted(mask)) for mask in affinities(self.hypervisor).values())
+
+
+@pytest.fixture
+def case(
+    connected: Callable[[], LibvirtHypervisor], four_guests: list[Guest], tmp_path: Path
+) -> Case:
+    load_all(four_guests, None)
+    hypervisor = connected()
+    if len(hypervisor.topology().usable) != 2:
+        pytest.skip("these cases are written for 2 pCPUs")
+    return Case(hypervisor, four_guests, tmp_path)
+
+
+_COUNTS: dict[float, int] = {}
+
+
+@pytest.fixture
+def counts(case: Case) -> Callable[[float], int]:
+    """The count for a run ratio on this machine, measured once a session."""
+
+    def count(run_ratio: float) -> int:
+        if run_ratio not in _COUNTS:
+            place(case.hypervisor, case.guests, (0, 1, 1, 1))
+            _COUNTS[run_ratio] = calibrated_count(case.hypervisor, case.guests[0], run_ratio)
+        return _COUNTS[run_ratio]
+
+    return count
+
+
+def pins_by_tick(run: Run) -> list[int]:
+    return [sum(isinstance(o.action, Pin) for o in tick.outcomes) for tick in run.ticks]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("start", "most_moves"), [((0, 0, 0, 0), 2), ((0, 0, 0, 1), 1)], ids=["C1", "C2"]
+)
+def test_guests_in_a_heap_are_evened_within_3_ticks_and_stay(
+    case: Case, counts: Callable[[float], int], start: tuple[int, ...], most_moves: int
+) -> None:
+    count = counts(MEDIUM_RATIO)
+    place(case.hypervisor, case.guests, start)
+    load_all(case.guests, count)
+    run = case.run(15)
+    assert case.homes() == EVEN
+    assert sum(pins_by_tick(run)[3:]) == 0, pins_by_tick(run)
+    assert sum(pins_by_tick(run)) <= most_moves
+
+
+@pytest.mark.lab_full
+@pytest.mark.parametrize("run_ratio", [MEDIUM_RATIO, None], ids=["C3", "C6"])
+def test_what_is_even_is_left_alone_for_60_s(
+    case: Case, counts: Callable[[float], int], run_ratio: float | None
+) -> None:
+    count = counts(run_ratio) if run_ratio else None
+    place(case.hypervisor, case.guests, (0, 1, 0, 1))
+    load_all(case.guests, count)
+    run = case.run(60)
+    assert sum(pins_by_tick(run)) == 0
+
+
+@pytest.mark.lab
+def test_a_period_of_a_tenth_of_a_second_works(case: Case, counts: Callable[[float], int]) -> None:
+    count = counts(MEDIUM_RATIO)
+    place(case.hypervisor, case.guests, (0, 0, 0, 0))
+    load_all(case.guests, count)
+    run = case.run(80, period_s=0.1)
+    assert case.homes() == EVEN
+    assert sum(pins_by_tick(run)[-20:]) == 0
+    seconds = (run.ticks[-1].snapshot.taken_ns - run.ticks[0].snapshot.taken_ns) / 1e9
+    assert seconds == pytest.approx(7.9, rel=0.25)
+
+
+@pytest.mark.lab_full
+def test_heavy_guests_in_a_heap_get_done_what_two_pcpus_allow(
+    case: Case, counts: Callable[[float], int]
+) -> None:
+    count = counts(HEAVY_RATIO)
+    demand = len(case.guests) * HEAVY_RATIO
+    ratios = []
+    for _ in range(3):
+        done = []
+        for policy in (Hold(), None):
+            place(case.hypervisor, case.guests, (0, 0, 0, 0))
+            load_all(case.guests, count)
+            runner = threading.Thread(target=case.run, args=(14,), kwargs={"policy": policy})
+            runner.start()
+            iterations_per_s(case.guests, 6.0)  # time to be spread
+            done.append(iterations_per_s(case.guests, 7.0))
+            runner.join()
+        ratios.append(done[1] / done[0])
+    assert statistics.median(ratios) >= 0.85 * min(2, demand) / min(1, demand), ratios
