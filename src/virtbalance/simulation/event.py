@@ -147,6 +147,7 @@ class EventCpu:
         """Take up the load of the piece now going on, and the next one when it ends."""
         if task.paused:
             return
+        task.calls += 1  # what the piece before was to do no longer matters
         piece, load = task.piece, task.piece.load
         if piece.until_s < math.inf:
             self._call(piece.until_s, lambda: self._next_piece(task, piece))

@@ -60,6 +60,8 @@ class FluidCpu:
         self._layout: Layout | None = None
         self._crowd: Crowd | None = None
         self._rates: Rates | None = None
+        self._rates_once = False
+        """Whether the rates hold for the last step only."""
 
     # Threads come, go and change
 
@@ -154,14 +156,14 @@ class FluidCpu:
             self._layout = self._lay_out()
         if self._crowd is None:
             self._crowd = self._gather()
-        crowd = self._crowd
-        if self._slow.any() or self._columns[_BACKLOG].any():
+        crowd, once = self._crowd, bool(self._slow.any() or self._columns[_BACKLOG].any())
+        if once:
             crowd = self._with_leftovers(crowd, dt_s)
-            self._rates = None
-        if self._rates is None:
+        if self._rates is None or once or self._rates_once:
             self._rates = share(crowd, self._layout, self._columns[_PRESENCE])
             self._columns[_PRESENCE] = self._rates.presence
             _check(self._rates, self._layout)
+        self._rates_once = once
         self._count(self._rates, dt_s)
 
     def _count(self, rates: Rates, dt_s: float) -> None:

@@ -89,7 +89,7 @@ class GuestMemory:
         self._performance_ratio, self._performance_s = 1.0, 0.0
         self._oom_s, self._kills = 0.0, 0
         self._first_oom_s: float | None = None
-        self._asked_too_much = False
+        self._judged = False
         self.paused = False
         self.stats_period_s = definition.stats_period_s
         self._told = self._figures(0)
@@ -118,7 +118,7 @@ class GuestMemory:
     def set_target(self, target_kib: int) -> None:
         """Ask the driver for a size; libvirt has checked that it is at most the maximum."""
         self.target_kib = float(target_kib)
-        self._asked_too_much = False
+        self._judged = False
 
     # Time
 
@@ -130,8 +130,15 @@ class GuestMemory:
         self._want(since_s, dt_s)
         self._fill(dt_s)
         self._suffer(since_s, dt_s, host_slowdown)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise if there is memory from nowhere."""
         if not 0 < self.actual_kib <= self._memory.maximum_kib + 0.5:
             raise ImpossibleStateError(f"a balloon of {self.actual_kib} KiB")
+        in_use_kib = self._used_kib + self._cache_kib
+        if in_use_kib > self._room_kib + 0.5 or self.touched_kib > self.actual_kib + 0.5:
+            raise ImpossibleStateError(f"{in_use_kib} KiB in use of {self.actual_kib}")
 
     def _move_balloon(self, since_s: float, dt_s: float) -> None:
         balloon = self._memory.balloon
@@ -156,11 +163,14 @@ class GuestMemory:
         self.touched_kib = min(self.touched_kib, self.actual_kib)
 
     def _strike_if_asked_too_much(self, asked_kib: float) -> None:
-        gives_kib = max(self._usable_kib, 1.0)
         # Judged once for each command, on what was usable when it came.
-        if not self._asked_too_much and self._memory.swap_kib == 0:
-            self._kills += asked_kib > 1.25 * gives_kib and not self._definition.autodeflate
-        self._asked_too_much = True
+        judged, self._judged = self._judged, True
+        if judged or self._memory.swap_kib or self._definition.autodeflate:
+            return
+        if asked_kib > 1.25 * max(self._usable_kib, 1.0):
+            self._kills += 1
+            if self._run is not None:
+                self._run.kill()
 
     @property
     def _swap_left_kib(self) -> float:

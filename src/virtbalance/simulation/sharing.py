@@ -117,7 +117,9 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     busy = np.zeros(len(layout.speed))
     cap = np.full(len(presence), np.inf)
     spread = tuple(np.full(len(pool.cpus), 1.0 / len(pool.cpus)) for pool in layout.pools)
-    short = bool(np.any((crowd.work_s < layout.slice_s) & (layout.pinned_cpu >= 0)))
+    pinned = layout.pinned_cpu >= 0
+    short = bool(np.any((crowd.work_s < layout.slice_s) & pinned))
+    gaps = short or bool(np.any(np.isfinite(crowd.quota) & pinned))
     for _ in range(_ITERATIONS):
         speed = _thread_speed(crowd, layout, busy, spread)
         together = np.bincount(crowd.guest, presence)[crowd.guest]
@@ -127,14 +129,14 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
         excess, fewer = _excess(presence, weight, pressure, layout, cap)
         if short:
             excess = np.maximum(excess, _rest_of_run(crowd, presence, weight, excess, layout))
-        present, run = _answer(crowd, speed, excess, layout)
-        seen, _ = _answer(crowd, speed, excess * fewer, layout)
+        present, run, _ = _answer(crowd, speed, excess, layout)
+        *_, seen = _answer(crowd, speed, excess * fewer, layout)
         before, busy = busy, _busy(run, spread, layout)
         settled = _near(seen, presence) and _near(busy, before)
         presence = seen
         if settled:
             break
-    if short:
+    if gaps:
         run = _use_gaps(run, present, busy, crowd, layout)
         busy = _busy(run, spread, layout)
     run, busy = _fit(run, busy, spread, layout)
@@ -247,8 +249,8 @@ def _rest_of_run(
     others = _by_cpu(layout.pinned_cpu, len(layout.speed), load)[cpu] - load
     lengths = _by_cpu(layout.pinned_cpu, len(layout.speed), length)[cpu] - length
     mean = np.maximum(lengths, _TINY) / np.maximum(others, _TINY)
-    think = np.maximum(crowd.think_s, _TINY)
-    rest = np.where(think > 1e3 * mean, mean / 2, mean / -np.expm1(-mean / think) - think)
+    think = np.clip(crowd.think_s, 1e-3 * mean, 1e3 * mean)
+    rest = mean / -np.expm1(-mean / think) - think
     some = np.minimum(1.0, excess)
     return np.where(layout.pinned_cpu >= 0, some * rest / crowd.work_s, 0.0)
 
@@ -279,18 +281,25 @@ def _mean_above(mean: Floats, deviation: Floats, limit: float) -> Floats:
     return np.maximum(distance * below + deviation * density, 0.0)
 
 
-def _answer(crowd: Crowd, speed: Floats, excess: Floats, layout: Layout) -> tuple[Floats, Floats]:
-    """Return presence and run time of threads whose work is made longer by 1 + ``excess``."""
-    factor = (1.0 + excess) / _available(layout)
+def _answer(
+    crowd: Crowd, speed: Floats, excess: Floats, layout: Layout
+) -> tuple[Floats, Floats, Floats]:
+    """Return what threads do whose work is made longer by 1 + ``excess``.
+
+    That is their presence, their run time, and the presence that others meet.
+    """
+    unhindered = (1.0 + excess) / _available(layout)
     think = crowd.think_ratio * speed
     rate = crowd.rate / speed
     # A throttled thread is made to wait until its run time is down to its quota.
     throttled = np.where(
         crowd.closed, 1.0 / crowd.quota - think, np.where(rate > crowd.quota, 1.0 / crowd.quota, 0)
     )
-    factor = np.maximum(factor, throttled)
+    factor = np.maximum(unhindered, throttled)
     present = np.where(crowd.closed, factor / (factor + think), np.minimum(1.0, rate * factor))
-    return present, present / factor
+    run = present / factor
+    # Who waits for his quota's next period is in nobody's way.
+    return present, run, run * unhindered
 
 
 def _available(layout: Layout) -> Floats:

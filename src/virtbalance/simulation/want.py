@@ -127,6 +127,11 @@ class ConsumeRun:
         if self._program.stop_kib is not None and self.taken_kib >= self._program.stop_kib:
             self._end(Consumer.STOPPED)
 
+    def kill(self) -> None:
+        """Let the guest's out-of-memory killer end the program."""
+        if self.state is Consumer.TAKING:
+            self._end(Consumer.DIED)
+
     def _end(self, state: Consumer) -> None:
         self.state = state
         self.taken_kib = 0.0

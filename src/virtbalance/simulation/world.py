@@ -2,8 +2,8 @@
 
 Time passes only in ``advance_to``. Whatever may happen (guests that come, go, pause or are
 replaced, other hands that pin and resize) has a method of that name, to be called at once or ``at``
-a time. Memory goes in steps on a fixed grid and the CPU model on its own, so that looking at the
-host more often does not change what happens on it.
+a time. Memory goes in steps on a fixed grid, so that looking at the host more often does not change
+what happens to it; the CPU models have rules of their own.
 """
 
 import heapq
