@@ -17,6 +17,7 @@ from virtbalance.model.guest import VcpuKey
 from virtbalance.model.plan import Action, Pin, Resize, SetStatsPeriod, guest_of
 from virtbalance.model.snapshot import (
     GuestSample,
+    HostMemory,
     MemorySample,
     PcpuSample,
     Scope,
@@ -84,7 +85,7 @@ class SimulatedHost(World):
                 for uuid in sorted(self.guests)
             ),
             pcpus=self._pcpu_samples() if Scope.CPU in scope else (),
-            memory=self._host_memory.sample() if Scope.MEMORY in scope else None,
+            memory=self._sample_host_memory() if Scope.MEMORY in scope else None,
         )
 
     def _guest_sample(
@@ -122,6 +123,9 @@ class SimulatedHost(World):
             return replace(self._answers[guest.uuid], late=True)
         self._answers[guest.uuid] = guest.memory.sample(self.now_s)
         return self._answers[guest.uuid]
+
+    def _sample_host_memory(self) -> HostMemory:
+        return self._host_memory.sample(self.now_s, self._memories())
 
     def _pcpu_samples(self) -> tuple[PcpuSample, ...]:
         busy_ns, steal_ratio = self._cpu.busy_ns(), self.machine.steal_ratio

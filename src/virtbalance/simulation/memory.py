@@ -313,8 +313,6 @@ class HostMemoryModel:
         self._some_ratio = 0.0
         self.excess_kib = 0.0
         self.over_s = 0.0
-        self._other_kib = machine.other_memory.kib(0.0)
-        self._guests_kib = 0.0
 
     def advance(self, now_s: float, dt_s: float, guests: Collection[GuestMemory]) -> None:
         """Go on for ``dt_s``: first the host's state, then each guest under it."""
@@ -329,20 +327,23 @@ class HostMemoryModel:
         self._some_ratio += (stalled - self._some_ratio) * min(1.0, dt_s / _PRESSURE_MEMORY_S)
 
     def _settle(self, now_s: float, guests: Collection[GuestMemory]) -> None:
-        self._other_kib = self._machine.other_memory.kib(now_s)
-        self._guests_kib = sum(guest.touched_kib for guest in guests)
-        self.excess_kib = max(0.0, self._other_kib + self._guests_kib - self._machine.memory_kib)
+        over_kib = self._in_use_kib(now_s, guests) - self._machine.memory_kib
+        self.excess_kib = max(0.0, over_kib)
         if self.excess_kib > self._machine.swap_kib:
             raise ImpossibleStateError("more memory in use than the host has with its swap")
+
+    def _in_use_kib(self, now_s: float, guests: Collection[GuestMemory]) -> float:
+        own_kib = self._machine.other_memory.kib(now_s)
+        return own_kib + sum(guest.touched_kib for guest in guests)
 
     @property
     def slowdown_ratio(self) -> float:
         """Speed of every guest under the host's over-use, of full speed."""
         return 1.0 / (1.0 + 20.0 * self.excess_kib / self._machine.memory_kib)
 
-    def sample(self) -> HostMemory:
+    def sample(self, now_s: float, guests: Collection[GuestMemory]) -> HostMemory:
         """Return what the host's own files would show."""
-        free_kib = self._machine.memory_kib - self._other_kib - self._guests_kib
+        free_kib = self._machine.memory_kib - self._in_use_kib(now_s, guests)
         return HostMemory(
             total_kib=self._machine.memory_kib,
             available_kib=max(0, round(free_kib)),

@@ -32,7 +32,6 @@ core before it begins with the second ones. Not modelled: loops of fixed lengths
 with each other, and the time that balancing takes; the event model has both.
 """
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +123,7 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
         speed = _thread_speed(crowd, layout, busy, spread)
         together = np.bincount(crowd.guest, presence)[crowd.guest]
         weight = np.minimum(crowd.shares / (1.0 + np.maximum(together - presence, 0.0)), cap)
-        pressure = _pressure(presence, weight, layout)
+        pressure = _pressure(presence, weight, layout, spread)
         spread = pressure.spread
         excess, fewer = _excess(presence, weight, pressure, layout, cap)
         if short:
@@ -161,23 +160,25 @@ class _Pressure:
     """By pool: the pressure its threads fill up to."""
 
 
-def _pressure(presence: Floats, weight: Floats, layout: Layout) -> _Pressure:
+def _pressure(
+    presence: Floats, weight: Floats, layout: Layout, spread: tuple[Floats, ...]
+) -> _Pressure:
+    """Return the pressure once each pool has filled up among the others, as ``spread`` last."""
     load = weight * presence
-    variance = weight * load * (1.0 - presence)
-    squares = presence * presence
-    per_cpu = functools.partial(_by_cpu, layout.pinned_cpu, len(layout.speed))
-    total, varying = per_cpu(load), per_cpu(variance)
-    count, square = per_cpu(presence), per_cpu(squares)
-    spread, level = [], []
-    for pool in layout.pools:
-        part, height = _fill_cores(total[pool.cpus], float(load[pool.threads].sum()), pool.first)
-        total[pool.cpus] += part * load[pool.threads].sum()
-        varying[pool.cpus] += part * variance[pool.threads].sum()
-        count[pool.cpus] += part * presence[pool.threads].sum()
-        square[pool.cpus] += part * squares[pool.threads].sum()
-        spread.append(part)
-        level.append(height)
-    return _Pressure(total, varying, count, square, tuple(spread), tuple(level))
+    kinds = np.stack([load, weight * load * (1.0 - presence), presence, presence * presence])
+    pinned = layout.pinned_cpu
+    total = np.stack([_by_cpu(pinned, len(layout.speed), kind) for kind in kinds])
+    amounts = [kinds[:, pool.threads].sum(axis=1) for pool in layout.pools]
+    for pool, part, amount in zip(layout.pools, spread, amounts, strict=True):
+        total[:, pool.cpus] += np.outer(amount, part)
+    parts, levels = [], []
+    for pool, old, amount in zip(layout.pools, spread, amounts, strict=True):
+        others = total[:, pool.cpus] - np.outer(amount, old)
+        part, level = _fill_cores(np.maximum(others[0], 0.0), float(amount[0]), pool.first)
+        total[:, pool.cpus] = others + np.outer(amount, part)
+        parts.append(part)
+        levels.append(level)
+    return _Pressure(total[0], total[1], total[2], total[3], tuple(parts), tuple(levels))
 
 
 def _by_cpu(pinned_cpu: Ints, cpus: int, values: Floats) -> Floats:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from virtbalance.model.guest import GuestState, VcpuKey
 from virtbalance.model.tick import Event
+from virtbalance.model.topology import Topology
 from virtbalance.simulation.cpu_model import CpuModel, Thread
 from virtbalance.simulation.fluid import FluidCpu
 from virtbalance.simulation.guest import SimGuest, SimVcpu
@@ -75,6 +76,7 @@ class World:
         self.machine = machine
         self.guests: dict[str, LiveGuest] = {}
         self._topology = machine.topology
+        self._online = _online(machine.topology)
         self._streams = Streams(seed)
         self._cpu = cpu_model(machine, self._streams)
         self._host_memory = HostMemoryModel(machine)
@@ -120,7 +122,7 @@ class World:
             heapq.heappop(self._due)[2]()
 
     def _pass_time(self, to_ns: int) -> None:
-        memories = [guest.memory for guest in self.guests.values() if guest.memory is not None]
+        memories = self._memories()
         if not memories:
             self._go_to(to_ns)
             return
@@ -132,6 +134,9 @@ class World:
             self._host_memory.advance(self.now_s, dt_s, memories)
             for memory in memories:
                 memory.tell(self.now_s, self.wall_s)
+
+    def _memories(self) -> list[GuestMemory]:
+        return [guest.memory for guest in self.guests.values() if guest.memory is not None]
 
     def _go_to(self, to_ns: int) -> None:
         self.now_ns = to_ns
@@ -226,6 +231,7 @@ class World:
             for pcpu in self._topology.pcpus
         ]
         self._topology = replace(self._topology, pcpus=tuple(pcpus))
+        self._online = _online(self._topology)
         if online:
             self._cpu.set_topology(self._topology)
         for guest in self.guests.values():
@@ -237,10 +243,6 @@ class World:
     def affinity(self, uuid: str, index: int) -> frozenset[int]:
         """Return where a vCPU may run now."""
         return self._effective(self.guests[uuid].masks[index])
-
-    @property
-    def _online(self) -> frozenset[int]:
-        return frozenset(pcpu.id for pcpu in self._topology.pcpus if pcpu.online)
 
     def _effective(self, mask: frozenset[int]) -> frozenset[int]:
         return mask & self._online or self._online
@@ -302,6 +304,10 @@ class World:
     def _happen(self, kind: str, guest: LiveGuest) -> None:
         what = kind.removeprefix("guest-")
         self._happened.append(Event(kind, f"{guest.described.name} {what}", guest.uuid))
+
+
+def _online(topology: Topology) -> frozenset[int]:
+    return frozenset(pcpu.id for pcpu in topology.pcpus if pcpu.online)
 
 
 def _of_guests(values: Mapping[VcpuKey, float]) -> dict[VcpuKey, float]:
