@@ -52,8 +52,8 @@ def test_a_vcpu_that_was_moved_in_between_is_no_other_work() -> None:
     assert other.capacity(flat_topology(2)) == pytest.approx({0: 1.0, 1: 1.0})
 
 
-def test_a_wholly_busy_pcpu_keeps_a_little() -> None:
-    assert capacity(run=0.0, busy=(1.0, 0.0), affinity=frozenset({1}))[0] == 0.05
+def test_other_work_competes_but_never_owns_a_pcpu() -> None:
+    assert capacity(run=0.0, busy=(1.0, 0.0), affinity=frozenset({1}))[0] == 0.5
 
 
 def test_other_work_is_forgotten_by_half_in_four_seconds() -> None:

@@ -16,8 +16,10 @@ from virtbalance.model.guest import VcpuKey
 from virtbalance.model.snapshot import Snapshot, VcpuSample
 from virtbalance.model.topology import Topology
 
-LEAST_CAPACITY = 0.05
-"""However busy it looks, a pCPU is never counted as nothing: the loads are divided by this."""
+CONTESTED_RATIO = 0.5
+"""Other work competes for a pCPU, it does not own it: beside one busy thread a vCPU still gets
+half, and most of what is not a vCPU's moves away from where vCPUs are. Counted as lost, it would
+let a heap of vCPUs stay where they are because every other pCPU looks full."""
 GAP_SAMPLES = 3
 """As for vCPUs: what lies between two samples this far apart is not believed."""
 
@@ -35,11 +37,8 @@ class OtherWork:
     def capacity(self, topology: Topology) -> dict[int, float]:
         """Return what every usable pCPU can give, in pCPUs of the fastest kind."""
         return {
-            cpu: max(
-                LEAST_CAPACITY,
-                (1 - min(1.0, max(0.0, self.ratio.get(cpu, 0.0))))
-                * topology.by_id[cpu].speed_ratio,
-            )
+            cpu: topology.by_id[cpu].speed_ratio
+            * max(CONTESTED_RATIO, 1 - max(0.0, self.ratio.get(cpu, 0.0)))
             for cpu in sorted(topology.usable)
         }
 
