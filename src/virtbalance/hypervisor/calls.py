@@ -18,6 +18,15 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+def call_within(timeout_s: float, function: Callable[[], T]) -> T:
+    """Make one call and wait for its end. TimeoutError if it takes longer; it goes on then."""
+    callers = Callers("call", 1)
+    call = callers.submit("call", function)
+    assert call is not None
+    callers.close()
+    return call.future.result(timeout_s)
+
+
 @dataclass(slots=True, eq=False)
 class Call(Generic[T]):
     """A call under way. ``took_ns`` is its own time without the time in the queue."""

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event as Flag
+from threading import Lock
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import libvirt
 
-from virtbalance.hypervisor.calls import Callers
+from virtbalance.hypervisor.calls import Callers, call_within
 from virtbalance.hypervisor.capabilities import host_uuid
 from virtbalance.hypervisor.errors import Fault, exception_of, fault_of
 from virtbalance.hypervisor.event_loop import ensure_event_loop
@@ -30,6 +32,9 @@ _CLOSE_TIMEOUT_S = 1.0
 _KEEPALIVE_INTERVAL_S = 3
 _KEEPALIVE_COUNT = 3
 _LOCAL_SCHEME = re.compile(r"(\w+)(\+unix)?")
+
+_embedded_lock = Lock()
+_embedded: dict[tuple[str | None, bool], Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +81,17 @@ def open_connection(
     HypervisorError if the URI makes no sense.
     """
     ensure_event_loop()
-    callers = Callers("open", 1)
-    call = callers.submit("open", lambda: _open(uri, read_only=read_only))
-    assert call is not None
-    callers.close()
-    wait([call.future], timeout_s)
-    if not call.future.done():
-        raise HypervisorLostError(f"{_name(uri)} did not answer within {timeout_s:g} s")
     try:
-        return call.future.result()
+        return call_within(timeout_s, lambda: _open(uri, read_only=read_only))
+    except TimeoutError as error:
+        text = f"{_name(uri)} did not answer within {timeout_s:g} s"
+        raise HypervisorLostError(text) from error
     except libvirt.libvirtError as error:
         raise exception_of(error, f"can't connect to {_name(uri)}") from error
 
 
 def _open(uri: str | None, *, read_only: bool) -> Connection:
+    uri = uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
     broken = Flag()
     open_link = partial(_open_link, uri, read_only=read_only)
     events = open_link()
@@ -114,7 +116,15 @@ def _open(uri: str | None, *, read_only: bool) -> Connection:
 
 
 def _open_link(uri: str | None, *, read_only: bool) -> Link:
-    return Link(libvirt.openReadOnly(uri) if read_only else libvirt.open(uri))
+    opener = libvirt.openReadOnly if read_only else libvirt.open
+    if urlsplit(uri or "").path != "/embed":
+        return Link(opener(uri))
+    # Each opening of the embedded driver registers it once more, and libvirt has room for 20
+    # drivers in a process; so it is opened once and kept.
+    with _embedded_lock:
+        if (uri, read_only) not in _embedded:
+            _embedded[uri, read_only] = opener(uri)
+    return Link(_embedded[uri, read_only], shared=True)
 
 
 def _has_peer(link: Link) -> bool:

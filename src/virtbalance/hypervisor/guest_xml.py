@@ -55,8 +55,17 @@ def read_guest_xml(live: str, inactive: str | None, namespace: str) -> GuestXml:
         maximum_kib=maximum_kib,
         current_kib=element_kib(domain.find("currentMemory")) or maximum_kib,
         vcpus=_plugged_vcpus(domain),
-        settings=domain.find(f"metadata/{{{namespace}}}guest"),
+        settings=_settings(domain, namespace),
     )
+
+
+def settings_element(xml: str, namespace: str) -> Element | None:
+    """Return our metadata element of a guest's XML, if it has one."""
+    return _settings(parse(xml), namespace)
+
+
+def _settings(domain: Element, namespace: str) -> Element | None:
+    return domain.find(f"metadata/{{{namespace}}}guest")
 
 
 def _cpuset(domain: Element) -> frozenset[int] | None:

@@ -2,17 +2,23 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from virtbalance.hypervisor import host
+from virtbalance.hypervisor.calls import call_within
 from virtbalance.hypervisor.connection import OPEN_TIMEOUT_S, host_id, open_connection
 from virtbalance.hypervisor.session import Session
+from virtbalance.hypervisor.settings_store import load_settings, store_settings
 from virtbalance.model.errors import HypervisorError, HypervisorLostError
+from virtbalance.model.guest import GuestSettings
 from virtbalance.model.plan import Action
 from virtbalance.model.snapshot import Scope, Snapshot
 from virtbalance.model.tick import Event, Outcome, Status
 from virtbalance.model.topology import Topology
+
+T = TypeVar("T")
 
 
 def connect(
@@ -83,6 +89,22 @@ class LibvirtHypervisor:
         """Return what happened since the last call (guests that came or went, and the like)."""
         return tuple(self._events.popleft() for _ in range(len(self._events)))
 
+    def settings(self, guest: str) -> tuple[GuestSettings, tuple[str, ...]]:
+        """Return the owner's wishes for a guest (name or UUID) and what is wrong with them.
+
+        HypervisorError if there is no such guest.
+        """
+        link = self._alive_session().connection.events
+        return self._promptly(lambda: load_settings(link, guest))
+
+    def write_settings(self, guest: str, settings: GuestSettings) -> None:
+        """Write the owner's wishes for a guest (name or UUID), running or not.
+
+        They replace those that are there. HypervisorError if there is no such guest.
+        """
+        link = self._alive_session().connection.events
+        self._promptly(lambda: store_settings(link, guest, settings))
+
     def reconnect(self) -> None:
         """Make the connection anew after ``HypervisorLostError``; raises it again if that fails."""
         self.close()
@@ -103,6 +125,13 @@ class LibvirtHypervisor:
             self._uri, read_only=self._read_only, timeout_s=self._timeout_s
         )
         return Session(connection, self._root, self._events.append, self._timeout_s)
+
+    def _promptly(self, question: Callable[[], T]) -> T:
+        try:
+            return call_within(self._timeout_s, question)
+        except TimeoutError as error:
+            text = f"libvirt did not answer within {self._timeout_s:g} s"
+            raise HypervisorLostError(text) from error
 
     def _alive_session(self) -> Session:
         if self._session is None:

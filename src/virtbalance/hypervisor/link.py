@@ -32,8 +32,10 @@ class VcpuInfo(NamedTuple):
 class Link:
     """One open connection."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, shared: bool = False) -> None:
+        """``shared``: somebody else may use the connection, too, so it is never closed."""
         self.connection = connection
+        self._shared = shared
         self._domains: dict[str, Any] = {}
         self._subscriptions: list[int] = []
 
@@ -89,7 +91,8 @@ class Link:
         self._domains.clear()
         while self._subscriptions and self.is_alive():
             self.connection.domainEventDeregisterAny(self._subscriptions.pop())
-        self.connection.close()
+        if not self._shared:
+            self.connection.close()
 
     # Its domains
 
