@@ -70,14 +70,19 @@ class Watchdog:
         if command.target_kib < self.minimum_kib.get(command.uuid, 0):
             raise UnsafeError(f"{name} taken below its minimum: {command}")
         taken_kib = sample.actual_kib - command.target_kib
+        if self.squeezing and sample.swap_out_kib and truth.usable_kib < 0.08 * sample.actual_kib:
+            # A guest with swap may be made slower in overload, by little at a time.
+            if taken_kib > max(32 * MIB, 0.02 * sample.actual_kib + 1, sample.usable_kib or 0):
+                raise UnsafeError(f"{name} is squeezed by {taken_kib}")
+            return
         if taken_kib > truth.usable_kib + 1:
             raise UnsafeError(f"{name} has {truth.usable_kib} usable, loses {taken_kib}: {command}")
         usable_kib = sample.usable_kib or 0
         block_kib = max(100 * MIB, 0.05 * sample.maximum_kib)
         most_kib = max(0.5 * usable_kib, min(0.9 * usable_kib, block_kib))
-        if taken_kib > most_kib and not self.squeezing:
+        if taken_kib > most_kib:
             raise UnsafeError(f"{name} loses {taken_kib} of {usable_kib} at once: {command}")
-        if taken_kib > 0 and usable_kib <= 100 * MIB and not self.squeezing:
+        if taken_kib > 0 and usable_kib <= 100 * MIB:
             raise UnsafeError(f"{name} has only {usable_kib} usable and loses {taken_kib}")
 
     def _budget_kib(self) -> int:

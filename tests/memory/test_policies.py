@@ -45,6 +45,16 @@ def test_overload_can_be_met_by_protecting_some() -> None:
     assert wanted(here, Overload.PROTECT) == {"a": 1000, "b": 500}
 
 
+def test_protect_lets_who_has_what_it_needs_keep_it_and_guesses_come_last() -> None:
+    here = whole(
+        believed("a", used=900, actual=1000, hard=1000),
+        believed("b", used=500, actual=520, hard=650, hidden=True),
+        believed("c", used=500, actual=520, hard=700, hidden=True),
+        budget=1800,
+    )
+    assert wanted(here, Overload.PROTECT) == {"a": 1000, "b": 400, "c": 400}
+
+
 def test_guests_that_must_not_shrink_keep_what_they_have_while_all_fits() -> None:
     here = [believed("new", actual=1000, growable_only="it is new"), believed("b", hard=1500)]
     assert wanted(whole(*here, budget=2000)) == {"new": 1000, "b": 1000}

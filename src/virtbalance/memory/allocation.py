@@ -17,7 +17,7 @@ Not done: moving a guest to another host when the hard needs can't be met for lo
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from fractions import Fraction
 from itertools import groupby
 
@@ -31,9 +31,20 @@ class Overload(StrEnum):
     FAIR = "fair"
     """Everybody is equally badly off by weight."""
     PROTECT = "protect"
-    """As many as possible have all they need: heavier first, then smaller needs first."""
+    """As many as possible have all they need: heavier first, then who has it, then the smallest."""
     WEIGHTS_STRICT = "weights_strict"
     """Heavier guests have all they need before lighter ones get more than their minimum."""
+
+
+class Standing(IntEnum):
+    """How a guest's hard need stands."""
+
+    MET = 0
+    """It has that much already."""
+    KNOWN = 1
+    """It has less, and it is known how much is lacking."""
+    HIDDEN = 2
+    """It has less, and the claim is just the next guess."""
 
 
 class Limit(StrEnum):
@@ -56,6 +67,7 @@ class Claim:
     hard_kib: int
     soft_kib: int
     cache_kib: int
+    standing: Standing = Standing.KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +200,18 @@ def _fair(claims: Sequence[Claim], budget_kib: int) -> Allocation:
 
 
 def _protect(claims: Sequence[Claim], budget_kib: int) -> Allocation:
-    order = sorted(claims, key=lambda c: (-c.weight, c.hard_kib, c.uuid))
-    return _one_after_another(([claim] for claim in order), claims, budget_kib)
+    """Meet needs one by one; those nobody knows the size of come last and share what is left.
+
+    Who has all it needs keeps it: otherwise guests would take turns in starving.
+    """
+
+    def rank(claim: Claim) -> tuple[float, Standing, int, str]:
+        hidden = claim.standing is Standing.HIDDEN
+        single = (0, "") if hidden else (claim.hard_kib, claim.uuid)
+        return -claim.weight, claim.standing, *single
+
+    groups = (list(group) for _, group in groupby(sorted(claims, key=rank), key=rank))
+    return _one_after_another(groups, claims, budget_kib)
 
 
 def _weights_strict(claims: Sequence[Claim], budget_kib: int) -> Allocation:

@@ -40,6 +40,8 @@ class Needs:
     hard_kib: int
     soft_kib: int
     cache_kib: int
+    hidden: bool
+    """More is needed than can be seen."""
 
 
 def needs(situation: Situation, settings: NeedSettings) -> Needs:
@@ -47,15 +49,19 @@ def needs(situation: Situation, settings: NeedSettings) -> Needs:
     s = situation
     lead = lead_kib(s, settings)
     hard = s.used_kib + lead + max(settings.headroom_kib, settings.headroom_ratio * s.used_kib)
-    if _hidden(s, settings):
+    hidden = _hidden(s, settings)
+    if hidden:
         hard = max(hard, settings.escalation_ratio * s.actual_kib + lead)
     peak = s.peak_kib + lead
     unseen = settings.unseen_spare_kib + settings.unseen_kib_s * s.unseen_s
     soft = peak + max(settings.comfort_kib, settings.comfort_ratio * peak, unseen)
+    if hidden:
+        soft = max(soft, settings.soft_escalation_ratio * s.actual_kib + lead)
     room = max(settings.cache_room_kib, settings.cache_room_ratio * s.actual_kib)
     hard_kib = _within(s, s.minimum_kib, hard)
     soft_kib = _within(s, hard_kib, soft)
-    return Needs(round(lead), hard_kib, soft_kib, _within(s, soft_kib, s.filled_kib + room))
+    cache_kib = _within(s, soft_kib, s.filled_kib + room)
+    return Needs(round(lead), hard_kib, soft_kib, cache_kib, hidden)
 
 
 def lead_kib(situation: Situation, settings: NeedSettings) -> float:

@@ -270,6 +270,7 @@ def _with_claims(guest: GuestMemoryEstimate, claims: Needs) -> GuestMemoryEstima
         hard_kib=claims.hard_kib,
         soft_kib=claims.soft_kib,
         cache_kib=claims.cache_kib,
+        hidden=claims.hidden,
     )
 
 

@@ -65,6 +65,8 @@ class NeedSettings:
     """With less of its size usable, its need is hidden by its size."""
     escalation_ratio: float = 1.25
     """And taken to be this many times its size, if it also grows or is under pressure."""
+    soft_escalation_ratio: float = 2.0
+    """Where there is plenty, this many times, so that it is soon seen what it really uses."""
     pressure_swap_in_kib: int = 1 * _MIB
     """Swapped in between two reports: under pressure."""
     pressure_faults_per_s: float = 50.0
@@ -91,6 +93,7 @@ class NeedSettings:
             load_end_s=(0, 600),
             tight_ratio=(0, 0.5),
             escalation_ratio=(1, 4),
+            soft_escalation_ratio=(1, 8),
             pressure_swap_in_kib=(0, _ANY),
             pressure_faults_per_s=(0, _ANY),
         )

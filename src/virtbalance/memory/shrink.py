@@ -77,15 +77,18 @@ def _step(wish: Wish, scene: Scene) -> Resize | Amendment:
     """Return the step, bounded by whichever limit is reached first."""
     guest = wish.guest
     step_kib, step_text = _largest_step(guest, scene)
-    floor_kib, floor_text = _lowest(guest, scene)
-    target_kib, limit = max(
-        (wish.size_kib, "all of it"),
-        (guest.actual_kib - step_kib, step_text),
-        (floor_kib, floor_text),
-        key=lambda bound: bound[0],
-    )
+    limits = [
+        (wish.size_kib, "all of it", "step"),
+        (guest.minimum_kib, "its minimum", "safe"),
+        (guest.actual_kib - step_kib, step_text, "step"),
+        (safe_kib(guest, scene.settings), _safe_text(guest, scene.settings), "safe"),
+    ]
+    squeezed_kib = _squeezed_kib(guest, scene)
+    if squeezed_kib < max(limits[2:])[0]:
+        limits[2:] = [(squeezed_kib, "squeezed a little: not all hard needs fit", "step")]
+    target_kib, limit, rule = max(limits, key=lambda bound: bound[0])
     if guest.target_kib - target_kib < scene.settings.tolerance_kib:
-        return refusal(wish, "safe" if target_kib == floor_kib else "step", limit)
+        return refusal(wish, rule, limit)
     return resize(wish, target_kib, limit)
 
 
@@ -103,26 +106,24 @@ def _largest_step(guest: GuestMemoryEstimate, scene: Scene) -> tuple[int, str]:
     return step_kib, f"{part} of the {mib(usable_kib)} it can spare at once"
 
 
-def _lowest(guest: GuestMemoryEstimate, scene: Scene) -> tuple[int, str]:
-    """Return the size below which the guest must not be taken now."""
-    settings = scene.settings
+def _safe_text(guest: GuestMemoryEstimate, settings: GuardSettings) -> str:
     lowest_kib = safe_kib(guest, settings)
-    text = f"it uses {mib(guest.used_kib)}, less than {mib(lowest_kib)} is not safe"
-    if _may_squeeze(guest, scene):
-        part_kib = max(settings.squeeze_kib, round(settings.squeeze_ratio * guest.actual_kib))
-        squeezed_kib = guest.actual_kib - min(part_kib, guest.usable_kib)
-        if squeezed_kib < lowest_kib:
-            lowest_kib, text = squeezed_kib, "squeezed a little: not all hard needs fit"
-    if guest.minimum_kib >= lowest_kib:
-        return guest.minimum_kib, "its minimum"
-    return lowest_kib, text
+    return f"it uses {mib(guest.used_kib)}, less than {mib(lowest_kib)} is not safe"
 
 
-def _may_squeeze(guest: GuestMemoryEstimate, scene: Scene) -> bool:
-    """Return whether a guest may be taken below safe: in overload, if it only gets slower by it."""
-    return (
+def _squeezed_kib(guest: GuestMemoryEstimate, scene: Scene) -> int:
+    """Return the size to which a guest may be squeezed, below safe and beyond what is usable.
+
+    Only in overload, where everybody is short, and only a guest that just gets slower by it: one
+    with swap, until it suffers more than the poorest. For others: the size it has.
+    """
+    settings = scene.settings
+    if not (
         scene.overload
         and guest.swaps
-        and guest.usable_kib < scene.settings.squeeze_below_ratio * guest.actual_kib
+        and guest.usable_kib < settings.squeeze_below_ratio * guest.actual_kib
         and guest.swap_in_kib_s <= scene.poorest_swap_in_kib_s
-    )
+    ):
+        return guest.actual_kib
+    part_kib = max(settings.squeeze_kib, round(settings.squeeze_ratio * guest.actual_kib))
+    return guest.actual_kib - part_kib

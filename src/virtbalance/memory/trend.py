@@ -41,11 +41,15 @@ def follow(trend: Trend, use: Use, maximum_kib: int, settings: NeedSettings) -> 
 
 
 def slope_kib_s(trend: Trend) -> float:
-    """Return the growth over the window; a shrinking guest grows by 0."""
+    """Return the growth over the window or since the report before, whichever is faster.
+
+    A load that has just begun shows in the latter only; a shrinking guest grows by 0.
+    """
     if len(trend.recent) < 2:
         return 0.0
-    first, last = trend.recent[0], trend.recent[-1]
-    return max(0.0, (last.used_kib - first.used_kib) / (last.heard_s - first.heard_s))
+    last = trend.recent[-1]
+    earlier = (trend.recent[0], trend.recent[-2])
+    return max(0.0, *((last.used_kib - u.used_kib) / (last.heard_s - u.heard_s) for u in earlier))
 
 
 def under_pressure(last: Report, before: Report | None, settings: NeedSettings) -> bool:

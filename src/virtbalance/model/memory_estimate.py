@@ -44,6 +44,8 @@ class GuestMemoryEstimate:
     """Why it may grow but not shrink (new, held); ``None``: both."""
     lead_kib: int = 0
     """The part of the hard need that is growth expected before the next look can be answered."""
+    hidden: bool = False
+    """It uses all it has and wants more: how much is not known, the claims are a next guess."""
     swap_in_kib_s: float = 0.0
     load_ended: bool = False
     """It has just given up a large part of its memory for good: nothing speaks for waiting."""

@@ -4,11 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from virtbalance.memory.allocation import Allocation, Claim, Limit, Overload, Share, allocate
+from virtbalance.memory.allocation import (
+    Allocation,
+    Claim,
+    Limit,
+    Overload,
+    Share,
+    Standing,
+    allocate,
+)
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import DesiredSize, Figure, MemoryPlan, Reason
 
 _MIB = 1024
+_ENOUGH_RATIO = 1.02
+"""A guest that lacks less than this has what it needs: its use always varies a little."""
 
 _LIMITS: Mapping[Limit, str] = {
     Limit.FLOOR: "its minimum, more does not fit",
@@ -51,7 +61,14 @@ def _claim(guest: GuestMemoryEstimate, *, keep: bool) -> Claim:
         floor = max(floor, min(guest.committed_kib, guest.maximum_kib))
     hard = max(floor, guest.hard_kib)
     soft = max(hard, guest.soft_kib)
-    return Claim(guest.uuid, guest.weight, floor, hard, soft, max(soft, guest.cache_kib))
+    cache = max(soft, guest.cache_kib)
+    return Claim(guest.uuid, guest.weight, floor, hard, soft, cache, _standing(guest, hard))
+
+
+def _standing(guest: GuestMemoryEstimate, hard_kib: int) -> Standing:
+    if guest.hidden:
+        return Standing.HIDDEN
+    return Standing.MET if hard_kib <= guest.committed_kib * _ENOUGH_RATIO else Standing.KNOWN
 
 
 def _wish(guest: GuestMemoryEstimate, allocation: Allocation, budget_kib: int) -> DesiredSize:
