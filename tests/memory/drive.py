@@ -19,6 +19,7 @@ from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import MemoryEstimate
 from virtbalance.model.plan import Resize, Verdict
 from virtbalance.model.snapshot import MemorySample, Scope, Snapshot
+from virtbalance.model.tick import Status
 from virtbalance.simulation.host import SimulatedHost
 from virtbalance.simulation.memory import GuestMemory
 
@@ -39,14 +40,18 @@ class Watchdog:
     budget_max_kib: int | None = None
     minimum_kib: Mapping[str, int] = field(default_factory=dict)
     squeezing: bool = False
-    """Guests with swap may be squeezed in overload: the limits on single steps are not checked."""
+    """Guests with swap may be squeezed in overload."""
+    liars: frozenset[str] = frozenset()
+    """Guests whose reports are false: they may lose what they claim to have."""
     _budgets_kib: list[int] = field(default_factory=list)
+    _used_kib: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
 
     def check(
         self, snapshot: Snapshot, targets: Mapping[str, int], commands: Sequence[Resize]
     ) -> None:
         """Raise ``UnsafeError`` if a command is not safe."""
         samples = {g.uuid: g.memory for g in snapshot.guests if g.memory is not None}
+        self._note_used()
         before = {u: max(s.actual_kib, targets.get(u, s.actual_kib)) for u, s in samples.items()}
         after = dict(before)
         for command in commands:
@@ -62,6 +67,7 @@ class Watchdog:
 
     def _check_one(self, command: Resize, sample: MemorySample, target_kib: int) -> None:
         truth = self.host.truth().memory[command.uuid]
+        usable_then_kib = truth.usable_kib + self._grown_kib(command.uuid)
         name = self.host.guests[command.uuid].described.name
         if command.target_kib > sample.maximum_kib:
             raise UnsafeError(f"{name} above its maximum")
@@ -70,12 +76,13 @@ class Watchdog:
         if command.target_kib < self.minimum_kib.get(command.uuid, 0):
             raise UnsafeError(f"{name} taken below its minimum: {command}")
         taken_kib = sample.actual_kib - command.target_kib
-        if self.squeezing and sample.swap_out_kib and truth.usable_kib < 0.08 * sample.actual_kib:
+        full = truth.usable_kib < 0.08 * sample.actual_kib or command.uuid in self.liars
+        if self.squeezing and sample.swap_out_kib and full:
             # A guest with swap may be made slower in overload, by little at a time.
             if taken_kib > max(32 * MIB, 0.02 * sample.actual_kib + 1, sample.usable_kib or 0):
                 raise UnsafeError(f"{name} is squeezed by {taken_kib}")
             return
-        if taken_kib > truth.usable_kib + 1:
+        if taken_kib > usable_then_kib + 1 and command.uuid not in self.liars:
             raise UnsafeError(f"{name} has {truth.usable_kib} usable, loses {taken_kib}: {command}")
         usable_kib = sample.usable_kib or 0
         block_kib = max(100 * MIB, 0.05 * sample.maximum_kib)
@@ -84,6 +91,17 @@ class Watchdog:
             raise UnsafeError(f"{name} loses {taken_kib} of {usable_kib} at once: {command}")
         if taken_kib > 0 and usable_kib <= 100 * MIB:
             raise UnsafeError(f"{name} has only {usable_kib} usable and loses {taken_kib}")
+
+    def _note_used(self) -> None:
+        now_s = self.host.now_s
+        for uuid, truth in self.host.truth().memory.items():
+            seen = [*self._used_kib.get(uuid, []), (now_s, truth.used_kib)]
+            self._used_kib[uuid] = [(at_s, kib) for at_s, kib in seen if at_s >= now_s - 6.0]
+
+    def _grown_kib(self, uuid: str) -> int:
+        """Return what a guest may have taken since it last reported; nobody can know of it."""
+        used = [kib for _, kib in self._used_kib[uuid]]
+        return used[-1] - min(used)
 
     def _budget_kib(self) -> int:
         """Return what the guests may have; the core may be two looks behind, not more."""
@@ -125,6 +143,7 @@ class Drive:
     policy: MemoryPolicy = field(default_factory=Fair)
     config: Any = field(default_factory=Fair.Config)
     squeezing: bool = False
+    liars: frozenset[str] = frozenset()
     targets: dict[str, int] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
@@ -133,6 +152,7 @@ class Drive:
     _guard_state: GuardState | None = None
     _outside_state: OutsideState | None = None
     _policy_state: Any = None
+    _incarnations: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         minima = {
@@ -140,7 +160,7 @@ class Drive:
             for uuid, live in self.host.guests.items()
         }
         budget_max_kib = self.demand.budget.budget_max_kib
-        self._watchdog = Watchdog(self.host, budget_max_kib, minima, self.squeezing)
+        self._watchdog = Watchdog(self.host, budget_max_kib, minima, self.squeezing, self.liars)
 
     def run(self, seconds: float) -> "Drive":
         """Tick until so many seconds have passed."""
@@ -162,6 +182,7 @@ class Drive:
     def tick(self) -> Look:
         """Do one turn of the loop."""
         snapshot = self.host.sample(Scope.MEMORY, 1.0)
+        self._forget_gone(snapshot)
         now_s = snapshot.taken_ns / 1e9
         changes, self._outside_state = observe(self._outside_state, snapshot, self.targets, now_s)
         self._yield_to(changes, now_s)
@@ -174,10 +195,20 @@ class Drive:
         )
         commands = [action for action in verdict.actions if isinstance(action, Resize)]
         self._watchdog.check(snapshot, self.targets, commands)
-        self.host.apply(commands, 1.0)
-        self.targets.update({command.uuid: command.target_kib for command in commands})
+        for outcome in self.host.apply(commands, 1.0):
+            if outcome.status in (Status.DONE, Status.LATE):
+                assert isinstance(outcome.action, Resize)
+                self.targets[outcome.action.uuid] = outcome.action.target_kib
         self.looks.append(self._look(what, verdict, changes, snapshot))
         return self.looks[-1]
+
+    def _forget_gone(self, snapshot: Snapshot) -> None:
+        here = {guest.uuid: guest.incarnation for guest in snapshot.guests}
+        gone = {u for u, inc in self._incarnations.items() if here.get(u) != inc}
+        self._incarnations = here
+        for uuid in gone:
+            self.targets.pop(uuid, None)
+            self.holds.pop(uuid, None)
 
     def _yield_to(self, changes: Sequence[OutsideChange], now_s: float) -> None:
         self.holds = {u: h for u, h in self.holds.items() if h.until_s > now_s}
