@@ -119,8 +119,12 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     pinned = layout.pinned_cpu >= 0
     short = bool(np.any((crowd.work_s < layout.slice_s) & pinned))
     gaps = short or bool(np.any(np.isfinite(crowd.quota) & pinned))
+    uneven = bool(np.any(layout.sibling >= 0) or np.any(layout.speed != 1.0))
+    uneven = uneven or bool(np.any(crowd.memory_node >= 0))
+    speed = np.ones(len(presence))
     for _ in range(_ITERATIONS):
-        speed = _thread_speed(crowd, layout, busy, spread)
+        if uneven:
+            speed = _thread_speed(crowd, layout, busy, spread)
         together = np.bincount(crowd.guest, presence)[crowd.guest]
         weight = np.minimum(crowd.shares / (1.0 + np.maximum(together - presence, 0.0)), cap)
         pressure = _pressure(presence, weight, layout, spread)
