@@ -159,6 +159,22 @@ def test_with_long_ticks_growth_shows_in_the_first_of_them() -> None:
     assert mib(seen.lead_kib) == 200
 
 
+def test_with_long_ticks_a_guest_is_left_more_to_start_with() -> None:
+    for period_s, room in ((1, 128), (2, 128), (5, 50 + 6 * 20), (10, 50 + 11 * 20)):
+        watcher = Watcher()
+        for tick in range(3):
+            seen = watcher.see(tick * period_s, guest(sample(300, at_s=tick * period_s)))
+        assert mib(seen.soft_kib) == 300 + room
+
+
+def test_one_late_tick_does_not_make_the_period_long() -> None:
+    watcher = Watcher()
+    steady(watcher)
+    late = watcher.whole(63, guest(sample(300, at_s=63)))
+    assert late.interval_s == 1.0
+    assert mib(late.guests[0].soft_kib) == 428
+
+
 def test_lead_is_bounded_by_a_quarter_of_the_maximum() -> None:
     watcher = Watcher()
     for second, used in enumerate([300, 1300]):

@@ -69,6 +69,7 @@ def test_fixed_guests_are_not_spoken_of() -> None:
 def test_minima_above_the_budget_are_all_that_is_wanted() -> None:
     here = whole(believed("a", minimum=600), believed("b", minimum=600), budget=1000)
     assert wanted(here) == {"a": 600, "b": 600}
+    assert here.shortfall_kib == 200 * MIB
     assert reasons(here)[0].endswith("gets 600 of budget 1000 MiB: its minimum, it needs no more")
 
 

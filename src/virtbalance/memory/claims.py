@@ -20,9 +20,8 @@ class Situation:
     minimum_kib: int
     maximum_kib: int
     used_kib: int
-    filled_kib: int
-    """In use, page cache included."""
-    usable_kib: int
+    cached_kib: int
+    """Page cache that it could give up."""
     slope_kib_s: float
     peak_kib: int
     pressure: bool
@@ -30,6 +29,11 @@ class Situation:
     """Time from tick to tick."""
     unseen_s: float
     """How old the guest's report can be at the next tick."""
+
+    @property
+    def usable_kib(self) -> int:
+        """What it has and does not use, by the size it has now."""
+        return self.actual_kib - self.used_kib
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def needs(situation: Situation, settings: NeedSettings) -> Needs:
     room = max(settings.cache_room_kib, settings.cache_room_ratio * s.actual_kib)
     hard_kib = _within(s, s.minimum_kib, hard)
     soft_kib = _within(s, hard_kib, soft)
-    cache_kib = _within(s, soft_kib, s.filled_kib + room)
+    cache_kib = _within(s, soft_kib, s.used_kib + s.cached_kib + room)
     return Needs(round(lead), hard_kib, soft_kib, cache_kib, hidden)
 
 

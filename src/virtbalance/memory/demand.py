@@ -53,6 +53,8 @@ class DemandState:
     """What the estimator remembers between ticks."""
 
     taken_s: float
+    passed_s: float
+    """From the look before to the latest."""
     tracks: Mapping[str, Track]
     other: budget.OtherUse = field(default_factory=budget.OtherUse)
 
@@ -62,7 +64,10 @@ class _Look:
     """What is the same for all guests of one tick."""
 
     now_s: float
+    passed_s: float
+    """Since the look before."""
     interval_s: float
+    """From look to look; one that came late does not make it longer."""
     settling_s: float
     settings: DemandSettings
 
@@ -79,12 +84,7 @@ def estimate(
     ``targets``: what we asked for last, in KiB by guest UUID, outside changes accepted.
     """
     now_s = snapshot.taken_ns / 1e9
-    look = _Look(
-        now_s,
-        now_s - state.taken_s if state else 0.0,
-        settings.trust.new_s if state else 0.0,
-        settings,
-    )
+    look = _look(state, now_s, settings)
     known = state.tracks if state else {}
     tracks: dict[str, Track] = {}
     guests: list[GuestMemoryEstimate] = []
@@ -97,7 +97,7 @@ def estimate(
         unread = tuple(replace(guest, fixed=guest.fixed or _UNREADABLE) for guest in guests)
         other = state.other if state else budget.OtherUse()
         blind = MemoryEstimate(HostMemory(0, 0), 0, 0, 0, unread, interval_s=look.interval_s)
-        return blind, DemandState(now_s, tracks, other)
+        return blind, DemandState(now_s, look.passed_s, tracks, other)
     samples = [track.sample for track in tracks.values()]
     other = budget.watch_other(
         state.other if state else budget.OtherUse(),
@@ -107,7 +107,16 @@ def estimate(
         settings.budget,
     )
     whole = _whole(snapshot.memory, guests, tracks, other, look)
-    return whole, DemandState(now_s, tracks, other)
+    return whole, DemandState(now_s, look.passed_s, tracks, other)
+
+
+def _look(state: DemandState | None, now_s: float, settings: DemandSettings) -> _Look:
+    """Return what is the same for all; guests that were there before us are spared no time."""
+    if state is None:
+        return _Look(now_s, 0.0, 0.0, 0.0, settings)
+    passed_s = now_s - state.taken_s
+    interval_s = min(passed_s, state.passed_s or passed_s)
+    return _Look(now_s, passed_s, interval_s, settings.trust.new_s, settings)
 
 
 def _track(
@@ -183,94 +192,102 @@ def _guest(
     look: _Look,
 ) -> GuestMemoryEstimate:
     """Return what is believed of one guest now."""
-    sample, need, trust = track.sample, look.settings.need, look.settings.trust
+    sample, trust = track.sample, look.settings.trust
     maximum_kib = min(sample.maximum_kib, guest.settings.maximum_kib or sample.maximum_kib)
-    minimum_kib = min(_minimum_kib(guest, maximum_kib, need), maximum_kib)
-    actual_kib = sample.actual_kib
-    target_kib = targets.get(guest.uuid, actual_kib)
+    minimum_kib = min(_minimum_kib(guest, maximum_kib, look.settings.need), maximum_kib)
+    target_kib = targets.get(guest.uuid, sample.actual_kib)
+    committed_kib = max(sample.actual_kib, target_kib)
     standing = _standing(track, guest, hold, look)
     fixed = classes.fixed(standing, look.now_s, trust)
-    known = GuestMemoryEstimate(
+    report = track.hearing.last
+    if report is None:
+        told = _unheard(sample.actual_kib, committed_kib)
+    else:
+        told = _told(track, report, minimum_kib, maximum_kib, guest, look)
+    return GuestMemoryEstimate(
         uuid=guest.uuid,
         guest_name=guest.name,
         maximum_kib=maximum_kib,
         minimum_kib=minimum_kib,
-        actual_kib=actual_kib,
+        actual_kib=sample.actual_kib,
         target_kib=target_kib,
-        used_kib=actual_kib,
-        usable_kib=0,
-        unused_kib=0,
-        slope_kib_s=0.0,
-        peak_kib=actual_kib,
-        pressure=False,
-        hard_kib=max(actual_kib, target_kib),
-        soft_kib=max(actual_kib, target_kib),
-        cache_kib=max(actual_kib, target_kib),
+        used_kib=told.used_kib,
+        usable_kib=told.usable_kib,
+        unused_kib=told.unused_kib,
+        slope_kib_s=told.slope_kib_s,
+        peak_kib=told.peak_kib,
+        pressure=told.pressure,
+        hard_kib=told.needs.hard_kib,
+        soft_kib=told.needs.soft_kib,
+        cache_kib=told.needs.cache_kib,
         weight=guest.settings.weight,
         swaps=track.swapped,
         rss_kib=sample.rss_kib,
         fixed=fixed,
         growable_only=None if fixed else classes.growable_only(standing, look.now_s, trust),
+        lead_kib=told.needs.lead_kib,
+        hidden=told.needs.hidden,
+        swap_in_kib_s=told.swap_in_kib_s,
+        load_ended=track.trend.ended,
         stuck=fixed == classes.STUCK,
+        charge_kib=(budget.charge_kib(sample, committed_kib, look.settings.budget) if fixed else 0),
     )
-    if fixed is not None:
-        charge = budget.charge_kib(sample, known.committed_kib, look.settings.budget)
-        known = replace(known, charge_kib=charge)
-    report = track.hearing.last
-    if report is None:
-        return known
-    return _told(known, track, report, guest.definition.stats_period_s, look)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a guest's own reports add to what the host sees of it."""
+
+    used_kib: int
+    usable_kib: int
+    unused_kib: int
+    slope_kib_s: float
+    peak_kib: int
+    pressure: bool
+    swap_in_kib_s: float
+    needs: Needs
+
+
+def _unheard(actual_kib: int, committed_kib: int) -> _Told:
+    """Return what is assumed of a guest that has not said anything yet: it needs what it has."""
+    needs_it = Needs(0, committed_kib, committed_kib, committed_kib, hidden=False)
+    return _Told(
+        actual_kib, 0, 0, 0.0, actual_kib, pressure=False, swap_in_kib_s=0.0, needs=needs_it
+    )
 
 
 def _told(
-    known: GuestMemoryEstimate, track: Track, report: Report, stats_period_s: int, look: _Look
-) -> GuestMemoryEstimate:
-    """Fill in what the guest's own report adds."""
+    track: Track,
+    report: Report,
+    minimum_kib: int,
+    maximum_kib: int,
+    guest: GuestSample,
+    look: _Look,
+) -> _Told:
     assert track.used_kib is not None, "a report always gives the used memory"
-    need = look.settings.need
-    used = min(track.used_kib, known.actual_kib)
-    pressure = trend.under_pressure(report, track.hearing.before, need)
-    slope = trend.slope_kib_s(track.trend)
-    claims = needs(
-        Situation(
-            actual_kib=known.actual_kib,
-            minimum_kib=known.minimum_kib,
-            maximum_kib=known.maximum_kib,
-            used_kib=used,
-            filled_kib=used + max(0, report.usable_kib - report.unused_kib),
-            usable_kib=known.actual_kib - used,
-            slope_kib_s=slope,
-            peak_kib=round(track.trend.peak_kib),
-            pressure=pressure,
-            interval_s=look.interval_s,
-            unseen_s=look.interval_s + stats_period_s,
-        ),
-        need,
+    need, before = look.settings.need, track.hearing.before
+    actual_kib = track.sample.actual_kib
+    situation = Situation(
+        actual_kib=actual_kib,
+        minimum_kib=minimum_kib,
+        maximum_kib=maximum_kib,
+        used_kib=min(track.used_kib, actual_kib),
+        cached_kib=max(0, report.usable_kib - report.unused_kib),
+        slope_kib_s=trend.slope_kib_s(track.trend),
+        peak_kib=round(track.trend.peak_kib),
+        pressure=trend.under_pressure(report, before, need),
+        interval_s=look.interval_s,
+        unseen_s=look.interval_s + guest.definition.stats_period_s,
     )
-    return _with_claims(
-        replace(
-            known,
-            used_kib=used,
-            usable_kib=min(report.usable_kib, known.actual_kib - used),
-            unused_kib=report.unused_kib,
-            slope_kib_s=slope,
-            peak_kib=round(track.trend.peak_kib),
-            pressure=pressure,
-            swap_in_kib_s=trend.swap_in_kib_s(report, track.hearing.before),
-            load_ended=track.trend.ended,
-        ),
-        claims,
-    )
-
-
-def _with_claims(guest: GuestMemoryEstimate, claims: Needs) -> GuestMemoryEstimate:
-    return replace(
-        guest,
-        lead_kib=claims.lead_kib,
-        hard_kib=claims.hard_kib,
-        soft_kib=claims.soft_kib,
-        cache_kib=claims.cache_kib,
-        hidden=claims.hidden,
+    return _Told(
+        used_kib=situation.used_kib,
+        usable_kib=min(report.usable_kib, situation.usable_kib),
+        unused_kib=report.unused_kib,
+        slope_kib_s=situation.slope_kib_s,
+        peak_kib=situation.peak_kib,
+        pressure=situation.pressure,
+        swap_in_kib_s=trend.swap_in_kib_s(report, before),
+        needs=needs(situation, need),
     )
 
 

@@ -77,6 +77,11 @@ class MemoryEstimate:
     """Time since the previous look; 0 at the first."""
 
     @property
+    def shortfall_kib(self) -> int:
+        """By how much the guests' minima alone exceed the budget; 0: they fit."""
+        return max(0, sum(guest.minimum_kib for guest in self.resizable) - self.budget_kib)
+
+    @property
     def resizable(self) -> tuple[GuestMemoryEstimate, ...]:
         """The guests that share the budget."""
         return tuple(guest for guest in self.guests if guest.fixed is None)
