@@ -65,13 +65,17 @@ def run_on(
     clock: Clock,
     role: Role,
     directory: Path,
-    ticks: int,
+    ticks: int | None,
     *,
     dry_run: bool = False,
     watch: Callable[[Tick], None] = lambda _: None,
+    begin: Callable[[Loop], object] = lambda _: None,
     **settings: Any,
 ) -> Run:
-    """Run a program for so many ticks; ``settings`` are those of its loop."""
+    """Run a program for so many ticks, or until ``begin`` lets its loop be stopped.
+
+    ``settings`` are those of its loop.
+    """
     recorder = Recorder()
     recorder.watch = watch
     observer = DetachedObserver(recorder)
@@ -86,6 +90,7 @@ def run_on(
         journal=None if dry_run else Journal(directory, host.boot_id),
         observers=[observer],
     )
+    begin(loop)
     complete = loop.run()
     assert observer.finish(within_s=10.0)
     assert observer.troubles() == ()
