@@ -260,7 +260,7 @@ def test_a_stuck_guests_target_is_taken_back_to_where_it_is_once() -> None:
 @pytest.mark.parametrize(
     ("memory", "granted"),
     [
-        (host(1200), {"g": 1500}),
+        (host(1200), {"g": 1000}),
         (host(1100), {"g": 628}),
         (host(700), {"g": 600}),
         (host(8000, some=0.11), {"g": 600}),
@@ -270,7 +270,14 @@ def test_a_stuck_guests_target_is_taken_back_to_where_it_is_once() -> None:
 )
 def test_a_host_in_need_gives_less(memory: HostMemory, granted: dict[str, int]) -> None:
     here = believed(used=500)
-    assert Guarding().does(here, plan=wishes(g=1500), host=memory) == granted
+    assert Guarding().does(here, plan=wishes(g=1000), host=memory) == granted
+
+
+def test_growth_never_turns_the_host_red_whatever_the_budget_says() -> None:
+    # Red begins at half of the reserve of 819 MiB.
+    here = believed(used=500, hard=2000)
+    done = Guarding().does(here, plan=wishes(g=2000), host=host(1200), budget=9999)
+    assert done == {"g": 512 + 1200 - 409 - 1}
 
 
 def test_a_host_in_need_takes_back_what_is_not_needed() -> None:

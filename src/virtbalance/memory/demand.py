@@ -18,14 +18,12 @@ from virtbalance.memory.motion import Motion, watch
 from virtbalance.memory.reports import Hearing, Report, listen
 from virtbalance.memory.settings import DemandSettings, NeedSettings, TrustSettings
 from virtbalance.memory.trend import Trend, Use
-from virtbalance.memory.used import Accounting, learn, used_kib
+from virtbalance.memory.used import Accounting, Sizes, learn, used_kib
 from virtbalance.model.guest import GuestState
 from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.snapshot import GuestSample, HostMemory, MemorySample, Snapshot
 
-_STILL_KIB = 1024
-"""A balloon that moved less than this from one look to the next stands still."""
 _UNREADABLE = "the host's memory could not be read"
 
 
@@ -128,18 +126,20 @@ def _track(
     sample = guest.memory or (track.sample if track else None)
     if sample is None or guest.state is GuestState.STOPPED:
         return None
-    if track is None:
-        track = Track(guest.incarnation, look.now_s, look.settling_s, sample)
     trust = look.settings.trust
     tolerance_kib = _tolerance_kib(sample, trust)
     target_kib = targets.get(guest.uuid, sample.actual_kib)
-    at_rest = (
-        abs(sample.actual_kib - target_kib) <= tolerance_kib
-        and abs(sample.actual_kib - track.sample.actual_kib) <= _STILL_KIB
+    sizes = Sizes(
+        sample.actual_kib,
+        track.sample.actual_kib if track else None,
+        sample.maximum_kib,
+        arrived=abs(sample.actual_kib - target_kib) <= tolerance_kib,
     )
+    if track is None:
+        track = Track(guest.incarnation, look.now_s, look.settling_s, sample)
     hearing = listen(track.hearing, sample, look.now_s)
     if hearing.last is not None and hearing.last is not track.hearing.last:
-        track = _heard(track, hearing.last, sample, look, at_rest=at_rest)
+        track = _heard(track, hearing.last, sizes, look)
     moving = track.motion
     if guest.state is not GuestState.RUNNING:
         moving = Motion(stuck_until_s=moving.stuck_until_s, failures=moving.failures)
@@ -150,38 +150,22 @@ def _track(
         sample=sample,
         hearing=hearing,
         motion=moving,
-        overhead_kib=budget.overhead_kib(track.overhead_kib, sample, at_rest=at_rest),
-        swapped=track.swapped or bool(sample.swap_out_kib),
+        overhead_kib=budget.overhead_kib(track.overhead_kib, sample, at_rest=sizes.at_rest),
+        swapped=track.swapped or (bool(sample.swap_out_kib) and not sample.late),
     )
 
 
-def _heard(
-    track: Track, report: Report, sample: MemorySample, look: _Look, *, at_rest: bool
-) -> Track:
+def _heard(track: Track, report: Report, sizes: Sizes, look: _Look) -> Track:
     """Take in a new report."""
-    accounting, known_kib, past = track.accounting, track.used_kib, track.trend
-    if sample.maximum_kib != track.sample.maximum_kib:
+    known = track.accounting
+    if sizes.maximum_kib != track.sample.maximum_kib:
         # Memory was added or taken out: its total means something else now.
-        accounting = Accounting()
-    accounting = learn(
-        accounting,
-        report,
-        sample.actual_kib,
-        sample.maximum_kib,
-        at_rest=at_rest,
-        change_kib=look.settings.trust.mode_change_kib,
-    )
-    now_used_kib = used_kib(
-        accounting,
-        report,
-        max(sample.actual_kib, track.sample.actual_kib),
-        sample.maximum_kib,
-        at_rest=at_rest,
-        previous_kib=known_kib,
-    )
-    use = Use(report.heard_s, now_used_kib)
-    followed = trend.follow(past, use, sample.maximum_kib, look.settings.need)
-    return replace(track, accounting=accounting, used_kib=now_used_kib, trend=followed)
+        known = Accounting()
+    accounting = learn(known, report, sizes, look.settings.trust.mode_change_kib)
+    used = used_kib(accounting, report, sizes, track.used_kib)
+    use = Use(report.heard_s, used)
+    followed = trend.follow(track.trend, use, sizes.maximum_kib, look.settings.need)
+    return replace(track, accounting=accounting, used_kib=used, trend=followed)
 
 
 def _guest(

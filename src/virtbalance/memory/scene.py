@@ -34,7 +34,7 @@ class Scene:
     interval_s: float
     state: HostState
     free_kib: int
-    """Budget that nobody has or may have yet; negative when more is committed than there is."""
+    """What can be given: budget that nobody has or may have yet; negative: there is none."""
     starving: bool
     """Hard needs exceed what is free: who has too much must give, without waiting."""
     critical: bool
@@ -62,7 +62,10 @@ def set_scene(
 ) -> Scene:
     """Weigh needs against what is free."""
     guests = estimate.resizable
-    free_kib = estimate.budget_kib - estimate.committed_kib
+    beyond_kib = estimate.budget_kib - estimate.committed_kib
+    # The budget is an account; what is really there must agree. Growth must not turn the host red.
+    red_kib = round(settings.red_reserve_ratio * estimate.reserve_kib)
+    free_kib = min(beyond_kib, estimate.host.available_kib - red_kib)
     urgent = (wish.urgent_kib - wish.guest.committed_kib for wish in wishes)
     starving_kib = sum(kib for kib in urgent if kib > settings.urgent_band_kib)
     excess_kib = settings.critical_ratio * estimate.host.total_kib
@@ -73,7 +76,7 @@ def set_scene(
         state=state,
         free_kib=free_kib,
         starving=starving_kib > max(0, free_kib),
-        critical=state is HostState.RED or -free_kib > excess_kib,
+        critical=state is HostState.RED or -beyond_kib > excess_kib,
         overload=sum(g.hard_kib for g in guests) > estimate.budget_kib,
         poorest_swap_in_kib_s=poorest.swap_in_kib_s if poorest else 0.0,
         holds=holds,

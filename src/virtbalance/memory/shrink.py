@@ -35,9 +35,13 @@ def shrink(wish: Wish, past: Past, scene: Scene) -> Resize | Amendment:
 
 
 def safe_kib(guest: GuestMemoryEstimate, settings: GuardSettings) -> int:
-    """Return the size that leaves a guest what it uses, with head-room."""
+    """Return the size that leaves a guest what it uses, with head-room.
+
+    What it uses is taken to be all that is not usable, so that the two figures, which come from
+    different sources, must both permit a step.
+    """
     headroom_kib = max(settings.safe_kib, round(settings.safe_ratio * guest.used_kib))
-    return guest.used_kib + headroom_kib
+    return max(guest.used_kib, guest.actual_kib - guest.usable_kib) + headroom_kib
 
 
 def _barred(wish: Wish, scene: Scene) -> Amendment | None:
@@ -121,6 +125,7 @@ def _squeezed_kib(guest: GuestMemoryEstimate, scene: Scene) -> int:
     if not (
         scene.overload
         and guest.swaps
+        and not guest.growable_only
         and guest.usable_kib < settings.squeeze_below_ratio * guest.actual_kib
         and guest.swap_in_kib_s <= scene.poorest_swap_in_kib_s
     ):

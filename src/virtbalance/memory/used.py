@@ -15,13 +15,15 @@ not suffer. What it lacks depends on how the guest counts:
                                                              + (2048 - 1993)          = 312
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from virtbalance.memory.reports import Report
 
 _IMPLAUSIBLE_OVERHEAD_RATIO = 0.25
 """No kernel keeps a quarter of the maximum from MemTotal."""
+_STILL_KIB = 1024
+"""A balloon that moved less than this from one look to the next stands still."""
 _FOLLOWS_RATIO = 0.25
 """MemTotal moved with the balloon to within this part of the move."""
 
@@ -46,64 +48,83 @@ class Accounting:
     rest_available_kib: int | None = None
 
 
-def learn(
-    accounting: Accounting,
-    report: Report,
-    actual_kib: int,
-    maximum_kib: int,
-    *,
-    at_rest: bool,
-    change_kib: int,
-) -> Accounting:
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the host knows of a balloon when a report is first seen."""
+
+    actual_kib: int
+    before_kib: int | None
+    """Its size at the look before; the report was written in between. ``None``: the first look."""
+    maximum_kib: int
+    arrived: bool
+    """It is where it was asked to be."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it was surely of this size when the report was written."""
+        return (
+            self.arrived
+            and self.before_kib is not None
+            and abs(self.actual_kib - self.before_kib) <= _STILL_KIB
+        )
+
+    @property
+    def largest_kib(self) -> int:
+        """The largest size it may have had then: errors are on the safe side with it."""
+        return max(self.actual_kib, self.before_kib or 0)
+
+
+def learn(accounting: Accounting, report: Report, sizes: Sizes, change_kib: int) -> Accounting:
     """Take in a new report; ``change_kib``: a move of the balloon that tells the mode."""
-    if not at_rest:
+    mode = _seen_standing(report.available_kib, sizes, change_kib)
+    if mode is None and sizes.at_rest:
+        mode = _seen_moving(accounting, report.available_kib, sizes.actual_kib, change_kib)
+    known = accounting.mode
+    if sizes.at_rest:
+        return _rested(accounting, mode or known, report.available_kib, sizes, change_kib)
+    if mode is None or mode is known:
         return accounting
-    mode = _seen_standing(report.available_kib, actual_kib, maximum_kib) or _seen_moving(
-        accounting, report.available_kib, actual_kib, change_kib
-    )
-    mode = mode or accounting.mode
-    whole_kib = maximum_kib if mode is Mode.RESERVE else actual_kib
-    overhead_kib = max(0, whole_kib - report.available_kib)
-    rest_kib = accounting.rest_actual_kib
-    if mode is Mode.UNKNOWN and rest_kib is not None and abs(actual_kib - rest_kib) < change_kib:
-        # Keep the old resting place: many small moves must add up to one that tells.
-        return accounting
-    return Accounting(mode, overhead_kib, actual_kib, report.available_kib)
+    return replace(accounting, mode=mode, overhead_kib=_overhead_kib(mode, report, sizes))
 
 
-def used_kib(
-    accounting: Accounting,
-    report: Report,
-    actual_kib: int,
-    maximum_kib: int,
-    *,
-    at_rest: bool,
-    previous_kib: int | None,
-) -> int:
-    """Return the memory in use according to a new report: 0 to ``actual_kib``.
-
-    ``actual_kib``: the balloon when the report was written; where it was moving, the largest size
-    it may have had, so that the error is on the safe side.
-    """
+def used_kib(accounting: Accounting, report: Report, sizes: Sizes, previous_kib: int | None) -> int:
+    """Return the memory in use according to a new report: 0 to the balloon's size."""
     busy_kib = report.available_kib - report.usable_kib
     match accounting.mode:
         case Mode.REMOVE:
             used = busy_kib + accounting.overhead_kib
         case Mode.RESERVE:
-            used = busy_kib - (maximum_kib - actual_kib) + accounting.overhead_kib
-        case _ if at_rest or previous_kib is None:
-            used = actual_kib - report.usable_kib
+            used = busy_kib - (sizes.maximum_kib - sizes.largest_kib) + accounting.overhead_kib
+        case _ if sizes.at_rest or previous_kib is None:
+            used = sizes.largest_kib - report.usable_kib
         case _:
             used = previous_kib
-    return min(max(used, 0), actual_kib)
+    return min(max(used, 0), sizes.largest_kib)
 
 
-def _seen_standing(available_kib: int, actual_kib: int, maximum_kib: int) -> Mode | None:
+def _rested(
+    accounting: Accounting, mode: Mode, available_kib: int, sizes: Sizes, change_kib: int
+) -> Accounting:
+    """Note what was seen at rest."""
+    rest_kib, now_kib = accounting.rest_actual_kib, sizes.actual_kib
+    if mode is Mode.UNKNOWN and rest_kib is not None and abs(now_kib - rest_kib) < change_kib:
+        # Keep the old resting place: many small moves must add up to one that tells.
+        return accounting
+    whole_kib = sizes.maximum_kib if mode is Mode.RESERVE else now_kib
+    return Accounting(mode, max(0, whole_kib - available_kib), now_kib, available_kib)
+
+
+def _overhead_kib(mode: Mode, report: Report, sizes: Sizes) -> int:
+    whole_kib = sizes.maximum_kib if mode is Mode.RESERVE else sizes.largest_kib
+    return max(0, whole_kib - report.available_kib)
+
+
+def _seen_standing(available_kib: int, sizes: Sizes, change_kib: int) -> Mode | None:
     """Return the mode if sizes alone tell it."""
-    if available_kib > actual_kib:
-        return Mode.RESERVE
-    if maximum_kib - actual_kib > _IMPLAUSIBLE_OVERHEAD_RATIO * maximum_kib:
+    if available_kib < (1 - _IMPLAUSIBLE_OVERHEAD_RATIO) * sizes.maximum_kib:
         return Mode.REMOVE
+    if sizes.before_kib is not None and available_kib > sizes.largest_kib + change_kib:
+        return Mode.RESERVE
     return None
 
 
