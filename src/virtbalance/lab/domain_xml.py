@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtbalance.lab.errors import LabError
+from virtbalance.lab.marks import mark
 from virtbalance.lab.specs import Balloon, GuestSpec
 
 if TYPE_CHECKING:
@@ -18,11 +19,9 @@ if TYPE_CHECKING:
 CHANNEL_NAME = "org.virtbalance.lab.0"
 """The port the guest's program looks for (boot.c)."""
 
-LAB_NAMESPACE = "https://virt-balance.dev/xmlns/lab/1"
-"""Metadata that marks a domain as a guest of the lab."""
-
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check"
+    " cryptomgr.notests noreplace-smp"
 )
 
 
@@ -30,9 +29,9 @@ KERNEL_ARGUMENTS = (
 class Place:
     """Where a guest runs: what it boots from and where its files go.
 
-    `virtualization` is libvirt's domain type, `kvm` or `qemu` (TCG). `owner` names the process
-    the guest belongs to (see leftovers.py), empty for a guest that outlives it. Without
-    `folder`, libvirt chooses the channel's socket and there is no console log.
+    `virtualization` is libvirt's domain type, `kvm` or `qemu` (TCG). `owner` is the mark of the
+    process the guest belongs to (see marks.py). Without `folder`, libvirt chooses the channel's
+    socket and there is no console log.
     """
 
     virtualization: str
@@ -95,6 +94,8 @@ def _boot(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
 def _devices(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
     devices = _child(domain, "devices")
     _child(devices, "controller", type="usb", model="none")
+    serial_bus = _child(devices, "controller", type="virtio-serial", index="0")
+    _address(serial_bus, slot=2)
     if place.folder is not None:
         serial = _child(devices, "serial", type="file")
         _child(serial, "source", path=str(place.folder / f"{spec.name}.log"))
@@ -106,6 +107,7 @@ def _devices(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
         _child(devices, "memballoon", model="none")
         return
     balloon = _child(devices, "memballoon", model="virtio")
+    _address(balloon, slot=3)
     if spec.autodeflate:
         balloon.set("autodeflate", "on")
     if spec.free_page_reporting:
@@ -114,9 +116,14 @@ def _devices(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
         _child(balloon, "stats", period=str(spec.stats_period_s))
 
 
+def _address(device: ET.Element, slot: int) -> None:
+    """Put a device on the root bus: the bridges libvirt would add cost time at boot."""
+    _child(device, "address", type="pci", domain="0", bus="0", slot=str(slot), function="0")
+
+
 def _metadata(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
     metadata = _child(domain, "metadata")
-    _child(metadata, f"{{{LAB_NAMESPACE}}}guest", owner=place.owner)
+    metadata.append(mark(place.owner))
     if not spec.metadata:
         return
     try:

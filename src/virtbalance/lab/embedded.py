@@ -1,18 +1,26 @@
 """libvirt's complete QEMU driver inside our own process: no daemon, nothing of the host touched.
 
 The driver keeps everything under one root folder and lives and dies with the process; its guests
-do not, so whoever starts some must end them (see leftovers.py).
+do not, so whoever starts some must end them (see runs.py).
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import importlib
+import os
+import shutil
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtbalance.lab.errors import LabError
+from virtbalance.lab.reaper import inherit_orphans
+from virtbalance.lab.runs import end_run, new_run
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 QEMU_CONF = """\
 stdio_handler = "file"
@@ -24,41 +32,91 @@ remember_owner = 0
 """
 """`file`, or it would ask for virtlogd; the rest keeps it from touching the host."""
 
+LOG_VARIABLE = "LIBVIRT_LOG_OUTPUTS"
+
 LONGEST_ROOT_BYTES = 40
 """The driver's sockets are under the root, and a socket's path is limited to 108 bytes."""
 
+CAPABILITIES = Path("cache", "qemu", "capabilities")
+"""What libvirt found out about the host's QEMU, under a root. Asking again takes seconds, so it is
+kept between runs; libvirt itself sees when it is out of date."""
+
+_lock = threading.Lock()
+_root: Path | None = None
 _event_loop: threading.Thread | None = None
-_event_loop_lock = threading.Lock()
+
+
+def embedded_root(say: Callable[[str], None], cache: Path) -> Path:
+    """Return this process's root folder for the embedded driver, making it at the first call.
+
+    A process can have one root in its life. Also starts libvirt's event loop, which the driver
+    needs, in a daemon thread. The root is removed, and what runs in it ended, when the process
+    ends. Raises LabError if the path is too long.
+    """
+    global _root  # noqa: PLW0603 - the limit is libvirt's, one a process
+    with _lock:
+        if _root is None:
+            _root = _new_root(say, cache)
+            atexit.register(end_run, _root)
+        _run_event_loop()
+        return _root
 
 
 def embedded_uri(root: Path) -> str:
-    """Prepare a root folder for the embedded driver and return the URI to open.
-
-    Also starts libvirt's event loop, which the driver needs, in a daemon thread. A process can
-    have one root at a time. Raises LabError if the path is too long.
-    """
-    if len(str(root).encode()) > LONGEST_ROOT_BYTES:
-        raise LabError(f"{root}: longer than {LONGEST_ROOT_BYTES} bytes, too long for a root")
-    (root / "etc").mkdir(parents=True, exist_ok=True)
-    (root / "etc" / "qemu.conf").write_text(QEMU_CONF)
-    run_event_loop()
+    """Return the URI that opens the embedded driver on a root."""
     return f"qemu:///embed?root={root}"
 
 
-def run_event_loop() -> None:
-    """Run libvirt's default event loop in a daemon thread, once a process."""
+def keep_capabilities(root: Path, cache: Path) -> None:
+    """Keep what libvirt found out about QEMU for the next root."""
+    kept = cache / CAPABILITIES.name
+    kept.mkdir(exist_ok=True)
+    for path in (root / CAPABILITIES).glob("*.xml"):
+        temporary = kept / f".{path.name}.{os.getpid()}"
+        shutil.copyfile(path, temporary)
+        temporary.rename(kept / path.name)
+
+
+def _new_root(say: Callable[[str], None], cache: Path) -> Path:
+    root = new_run(say)
+    if len(str(root).encode()) > LONGEST_ROOT_BYTES:
+        shutil.rmtree(root)
+        raise LabError(f"{root}: over {LONGEST_ROOT_BYTES} bytes, too long for libvirt's sockets")
+    (root / "etc").mkdir()
+    (root / "etc" / "qemu.conf").write_text(QEMU_CONF)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree(cache / CAPABILITIES.name, root / CAPABILITIES)
+    _import_libvirt_with_log(root / "libvirt.log")
+    inherit_orphans()
+    return root
+
+
+def _import_libvirt_with_log(path: Path) -> None:
+    """Have libvirt log to a file: inside our process it would warn on our standard error.
+
+    It reads the setting when it is first imported; one that the user made is left alone.
+    """
+    if LOG_VARIABLE in os.environ:
+        return
+    os.environ[LOG_VARIABLE] = f"3:file:{path}"
+    try:
+        importlib.import_module("libvirt")
+    finally:
+        del os.environ[LOG_VARIABLE]
+
+
+def _run_event_loop() -> None:
     import libvirt
 
     global _event_loop  # noqa: PLW0603 - libvirt's event loop is one a process, too
-    with _event_loop_lock:
-        if _event_loop is not None:
-            return
-        libvirt.virEventRegisterDefaultImpl()
-        _event_loop = threading.Thread(target=_run, name="libvirt-events", daemon=True)
-        _event_loop.start()
+    if _event_loop is not None:
+        return
+    libvirt.virEventRegisterDefaultImpl()
+    _event_loop = threading.Thread(target=_loop, name="libvirt-events", daemon=True)
+    _event_loop.start()
 
 
-def _run() -> None:
+def _loop() -> None:
     import libvirt
 
     while True:

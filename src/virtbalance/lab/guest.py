@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from virtbalance.lab.errors import LabError
 from virtbalance.lab.reports import Report, parse_report
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
     import libvirt
 
     from virtbalance.lab.channel import Channel
+    from virtbalance.lab.link import Link
     from virtbalance.lab.loads import CpuLoad
-    from virtbalance.lab.specs import GuestSpec
 
 FLOOR_MIB = 48
 """A memory load "to its limit" ends when the guest has less than this available."""
 
 
 class Guest:
-    """Handle of a guest. Every method but `stop` raises LabError if the guest does not answer."""
+    """Handle of a guest. What asks the guest raises LabError if it does not answer."""
 
-    def __init__(
-        self, spec: GuestSpec, uuid: UUID, domain: libvirt.virDomain, channel: Channel
-    ) -> None:
-        self.spec = spec
+    def __init__(self, name: str, uuid: UUID, link: Link, channel: Channel, pid_file: Path) -> None:
+        self.name = name
         self.uuid = uuid
-        self.domain = domain
+        self._link = link
         self._channel = channel
+        self._pid_file = pid_file
 
     @property
-    def name(self) -> str:
-        """The domain's name."""
-        return self.spec.name
+    def domain(self) -> libvirt.virDomain:
+        """The guest's domain on the lab's connection; libvirtError if it is gone."""
+        return self._link.domain(self.uuid)
+
+    @property
+    def pid(self) -> int:
+        """The number of the guest's QEMU process; LabError if it is gone."""
+        try:
+            return int(self._pid_file.read_text("ascii"))
+        except (OSError, ValueError) as error:
+            raise LabError(f"guest {self.name} has no process: {error}") from error
 
     def command(self, words: str, timeout_s: float = 30.0) -> dict[str, Any]:
         """Send a command of the program's own language (guest/main.c); return its answer."""
@@ -88,13 +95,23 @@ class Guest:
         """End the guest at once and forget its definition; no error if it is gone already."""
         import libvirt
 
+        try:
+            end(self.domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise LabError(f"guest {self.name} can't be stopped: {error}") from error
         self._channel.close()
-        gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
-        for end in (self.domain.destroy, *([self.domain.undefine] if self.spec.persistent else [])):
-            try:
-                end()
-            except libvirt.libvirtError as error:
-                if error.get_error_code() not in gone:
-                    raise LabError(f"guest {self.name} can't be stopped: {error}") from error
-        with contextlib.suppress(libvirt.libvirtError):
-            self.domain.undefine()
+
+
+def end(domain: libvirt.virDomain) -> None:
+    """End a domain and forget its definition; libvirtError if it is not there."""
+    import libvirt
+
+    persistent = domain.isPersistent()
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+    if persistent:
+        domain.undefine()

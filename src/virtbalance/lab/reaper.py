@@ -1,0 +1,56 @@
+"""QEMU processes as children of ours, so that they are gone as soon as they end.
+
+QEMU makes itself a daemon, so pid 1 inherits it; until pid 1 takes note of its end (some take
+seconds, and a container's may never do), libvirt goes on waiting for it, up to 40 s. A process
+that declares itself a "subreaper" inherits such orphans instead. See prctl(2),
+PR_SET_CHILD_SUBREAPER. Only processes named like QEMU are waited for: other children are the
+business of whoever started them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PR_SET_CHILD_SUBREAPER = 36
+QEMU_NAME = "qemu-"
+PAUSE_S = 0.05
+
+
+def inherit_orphans() -> None:
+    """Make this process the parent of orphaned QEMU processes, and take note of their ends."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    threading.Thread(target=_reap, name="lab-reaper", daemon=True).start()
+
+
+def _reap() -> None:
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # sleep until any child has ended
+        for pid in _children():
+            if _name(pid).startswith(QEMU_NAME):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        # There may be no child to sleep on, or one that ended and waits for its own parent code.
+        time.sleep(PAUSE_S)
+
+
+def _children() -> Iterator[int]:
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            yield from map(int, listing.read_text("ascii").split())
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace")
+    except OSError:
+        return ""
