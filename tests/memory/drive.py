@@ -6,7 +6,7 @@ decide, guard, act. ``Watchdog`` reads the simulation's own truth, never the cor
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from virtbalance.memory.demand import DemandState, estimate
@@ -181,7 +181,7 @@ class Drive:
 
     def tick(self) -> Look:
         """Do one turn of the loop."""
-        snapshot = self.host.sample(Scope.MEMORY, 1.0)
+        snapshot = self._resident(self.host.sample(Scope.MEMORY, 1.0))
         self._forget_gone(snapshot)
         now_s = snapshot.taken_ns / 1e9
         changes, self._outside_state = observe(self._outside_state, snapshot, self.targets, now_s)
@@ -201,6 +201,23 @@ class Drive:
                 self.targets[outcome.action.uuid] = outcome.action.target_kib
         self.looks.append(self._look(what, verdict, changes, snapshot))
         return self.looks[-1]
+
+    def _resident(self, snapshot: Snapshot) -> Snapshot:
+        """Leave out of resident sizes what the host has swapped out, as a real host does."""
+        truth = self.host.truth()
+        touched_kib = sum(guest.touched_kib for guest in truth.memory.values())
+        if truth.host_excess_kib == 0 or touched_kib == 0:
+            return snapshot
+        there = 1 - min(1.0, truth.host_excess_kib / touched_kib)
+        guests = tuple(
+            guest
+            if guest.memory is None or guest.memory.rss_kib is None
+            else replace(
+                guest, memory=replace(guest.memory, rss_kib=round(guest.memory.rss_kib * there))
+            )
+            for guest in snapshot.guests
+        )
+        return replace(snapshot, guests=guests)
 
     def _forget_gone(self, snapshot: Snapshot) -> None:
         here = {guest.uuid: guest.incarnation for guest in snapshot.guests}
