@@ -8,9 +8,14 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from virtbalance.control.settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Table = TypeVar("Table")
 
 
 class ConfigError(Exception):
@@ -26,9 +31,7 @@ def read_settings(path: Path) -> Settings:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    settings = _validated(Settings, document, str(path))
-    assert isinstance(settings, Settings)
-    return settings
+    return validated(Settings, document, str(path))
 
 
 def policy_config(policy_class: type[Any], values: Mapping[str, Any], where: str) -> Any:
@@ -41,21 +44,35 @@ def policy_config(policy_class: type[Any], values: Mapping[str, Any], where: str
         if values:
             raise ConfigError(f"{where}: policy {policy_class.name!r} has no settings")
         return None
-    return _validated(config_type, values, where) if values else config_type()
+    return validated(config_type, values, where) if values else config_type()
 
 
-def _validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+def validated(kind: type[Table], values: Mapping[str, Any], where: str) -> Table:
+    """Return a dataclass made of a TOML table. Raises ``ConfigError`` with every mistake in it."""
     import pydantic
 
-    _forbid_unknown_keys(kind)
     try:
-        return pydantic.TypeAdapter(kind).validate_python(dict(values))
+        table: Table = _adapter(kind).validate_python(dict(values))
     except pydantic.ValidationError as error:
         lines = (
             f"{where}: {'.'.join(map(str, mistake['loc'])) or 'settings'}: {_wording(mistake)}"
             for mistake in error.errors()
         )
         raise ConfigError("\n".join(lines)) from error
+    return table
+
+
+def _adapter(kind: type[Any]) -> "TypeAdapter[Any]":
+    """Return the kind's validator; made once, because that takes milliseconds."""
+    import pydantic
+
+    if kind not in _ADAPTERS:
+        _forbid_unknown_keys(kind)
+        _ADAPTERS[kind] = pydantic.TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+_ADAPTERS: dict[type[Any], "TypeAdapter[Any]"] = {}
 
 
 def _wording(mistake: Mapping[str, Any]) -> str:
