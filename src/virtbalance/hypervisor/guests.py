@@ -27,7 +27,10 @@ PATIENCE_S = 5.0
 
 
 class Guests:
-    """All active guests by UUID. ``link`` is used for nothing that may hang with a guest."""
+    """All active guests, by UUID and in its order.
+
+    ``link`` is used for nothing that may hang with a guest.
+    """
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Guests:
             now.pop(uuid, None)
             if (guest := self._reader.find(uuid, before.get(uuid))) is not None:
                 now[uuid] = guest
-        return now
+        return dict(sorted(now.items()))
 
     def _list(self, before: Mapping[str, Guest] | None) -> Mapping[str, Guest]:
         self._next_list_s = time.monotonic() + self._list_interval_s
@@ -125,7 +128,7 @@ class Guests:
         now = {guest.uuid: guest for guest in read if guest is not None}
         if before is not None:
             self._tell_difference(before, now, explained)
-        return now
+        return dict(sorted(now.items()))
 
     def _tell_difference(
         self, before: Mapping[str, Guest], now: Mapping[str, Guest], explained: set[str]

@@ -10,12 +10,18 @@ import os
 import resource
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from virtbalance.model.snapshot import VcpuSample
 
 _LINE_LIMIT = 64
 _REALTIME_CLASSES = (os.SCHED_FIFO, os.SCHED_RR, 6)  # 6: SCHED_DEADLINE, which os does not name
+
+_new = object.__new__
+_set_index, _set_run_ns, _set_wait_ns, _set_read_ns, _set_affinity, _set_realtime = (
+    getattr(VcpuSample, field.name).__set__ for field in fields(VcpuSample)
+)
 
 
 class GuestThreads:
@@ -39,17 +45,24 @@ class GuestThreads:
             raise
 
     def sample(self) -> tuple[VcpuSample, ...]:
-        """Read every thread once. ProcessLookupError when one has ended."""
+        """Read every thread once. ProcessLookupError when one has ended.
+
+        A host may have thousands of vCPUs and is looked at ten times a second, so the records are
+        filled slot by slot: the constructor of a frozen class takes as long as the read itself.
+        """
         pread, affinity_of = os.pread, os.sched_getaffinity
         read_ns = time.monotonic_ns()
         samples = []
         for index, descriptor, thread_id, realtime in self._rows:
             run, wait, _slices = pread(descriptor, _LINE_LIMIT, 0).split()
-            samples.append(
-                VcpuSample(
-                    index, int(run), int(wait), read_ns, frozenset(affinity_of(thread_id)), realtime
-                )
-            )
+            sample = _new(VcpuSample)
+            _set_index(sample, index)
+            _set_run_ns(sample, int(run))
+            _set_wait_ns(sample, int(wait))
+            _set_read_ns(sample, read_ns)
+            _set_affinity(sample, frozenset(affinity_of(thread_id)))
+            _set_realtime(sample, realtime)
+            samples.append(sample)
         return tuple(samples)
 
     def close(self) -> None:

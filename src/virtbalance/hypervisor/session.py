@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from virtbalance.hypervisor import host
 from virtbalance.hypervisor.apply import Applier, thread_affinity
@@ -37,8 +38,16 @@ from virtbalance.model.tick import Event, Outcome
 from virtbalance.model.topology import Topology
 
 _SENSING_THREADS = 4
+_TOPOLOGY_INTERVAL_S = 1.0
 _FACTS_INTERVAL_S = 60.0
 _HOST = "host"
+
+
+class _Wants(NamedTuple):
+    """A scope, or what of it has to be asked for; cheaper to look at than a flag."""
+
+    cpu: bool
+    memory: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,9 @@ class _Answer:
     memory: MemorySample | None = None
 
 
+_NO_ANSWER = _Answer()
+
+
 class Session:
     """One connection in use. HypervisorLostError from any method when it is gone."""
 
@@ -57,18 +69,20 @@ class Session:
     ) -> None:
         self.connection = connection
         self._root = root
+        self._tell = tell
         self._guests = Guests(connection.events, local_host(connection, root), tell)
         self._local_vcpus = LocalVcpus(root / "proc", self._guests.mark)
         self._asked_vcpus = AskedVcpus()
         self._callers = Callers("sense", _SENSING_THREADS)
         self._last: dict[str, tuple[str, _Answer]] = {}
-        self._last_host = RemoteHost()
+        self._told_failures: dict[str, str] = {}
         self._applier = Applier(
             connection.acting, self._guests.known, self._read_affinity, self._callers.is_stuck
         )
         self._cpu_map = connection.cpu_map
         self._topology_mark: object = None
         self._topology = Topology(())
+        self._next_topology_s = 0.0
         self._facts: tuple[HostFact, ...] = ()
         self._next_facts_s = 0.0
         self._guests.current(timeout_s)
@@ -76,31 +90,33 @@ class Session:
     def topology(self) -> Topology:
         """Return the topology, formed anew only when CPUs came or went."""
         capabilities = self.connection.capabilities
-        mark = topology_mark(self._root) if capabilities is None else self._cpu_map
-        if mark != self._topology_mark:
-            if capabilities is None:
-                self._topology = read_topology(self._root, len(self._cpu_map))
-            else:
+        if capabilities is not None:
+            if self._topology_mark != self._cpu_map:
+                self._topology_mark = self._cpu_map
                 self._topology = topology_from_capabilities(capabilities, self._cpu_map)
-            self._topology_mark = mark
+        elif time.monotonic() >= self._next_topology_s:
+            self._next_topology_s = time.monotonic() + _TOPOLOGY_INTERVAL_S
+            mark = topology_mark(self._root)
+            if self._topology_mark != mark:
+                self._topology_mark = mark
+                self._topology = read_topology(self._root, len(self._cpu_map))
         return self._topology
 
     def sample(self, scope: Scope, end_s: float) -> Snapshot:
         """Look once, until the monotonic time ``end_s`` at the latest."""
+        wants = _Wants(Scope.CPU in scope, Scope.MEMORY in scope)
         guests = self._guests.current(end_s - time.monotonic())
         taken_ns = time.monotonic_ns()
-        host_round = self._begin_host(scope)
-        guest_round = Round(self._callers, self._questions(guests, scope))
-        vcpus: dict[str, tuple[VcpuSample, ...]] = {}
-        if Scope.CPU in scope:
-            vcpus = self._local_vcpus.sample(guests.values())
-        told = self._finish_host(host_round, scope, end_s)
+        host_round = None if self.connection.is_local else self._begin_host(scope)
+        guest_round = self._begin_guests(guests, wants)
+        threads = self._local_vcpus.sample(guests.values()) if wants.cpu else {}
+        told = self._local_host(scope) if host_round is None else _take(host_round, end_s)
         answers = guest_round.finish(end_s)
-        self._forget_all_but(guests)
-        samples = (
-            self._guest_sample(guest, scope, vcpus.get(guest.uuid), answers)
-            for guest in sorted(guests.values(), key=lambda guest: guest.uuid)
-        )
+        self._note(guests, answers)
+        samples = [
+            self._guest_sample(guest, threads.get(guest.uuid), wants, answers)
+            for guest in guests.values()
+        ]
         return Snapshot(
             taken_ns=taken_ns,
             wall_s=time.time(),
@@ -121,91 +137,96 @@ class Session:
         for closer in (self._callers, self._applier, self._guests, self.connection):
             closer.close()
 
-    # Questions and answers
+    # Questions to guests and their answers
 
-    def _questions(
-        self, guests: Mapping[str, Guest], scope: Scope
-    ) -> dict[str, Callable[[], _Answer]]:
+    def _begin_guests(self, guests: Mapping[str, Guest], wants: _Wants) -> Round[_Answer]:
+        """Ask libvirt for what can't be seen from here."""
         questions: dict[str, Callable[[], _Answer]] = {}
-        for guest in guests.values():
-            wanted = scope if guest.threads is None else scope & ~Scope.CPU
-            if wanted:
-                questions[guest.uuid] = partial(self._ask, guest, wanted)
-        return questions
+        for uuid, guest in guests.items():
+            asks = _Wants(wants.cpu and guest.threads is None, wants.memory)
+            if any(asks):
+                questions[uuid] = partial(self._ask, guest, asks)
+        return Round(self._callers, questions)
 
-    def _ask(self, guest: Guest, wanted: Scope) -> _Answer:
+    def _ask(self, guest: Guest, asks: _Wants) -> _Answer:
         with self.connection.sensing.use() as link:
-            vcpus = self._asked_vcpus.ask(link, guest) if Scope.CPU in wanted else None
-            if Scope.MEMORY not in wanted:
-                return _Answer(vcpus)
-            return _Answer(vcpus, memory_sample(guest, link.memory_statistics(guest.uuid)))
+            return _Answer(
+                self._asked_vcpus.ask(link, guest) if asks.cpu else None,
+                memory_sample(guest, link.memory_statistics(guest.uuid)) if asks.memory else None,
+            )
+
+    def _note(self, guests: Mapping[str, Guest], answers: Answers[_Answer]) -> None:
+        """Remember the answers for guests that will be late, and let go of guests that ended."""
+        for uuid, fresh in answers.fresh.items():
+            incarnation = guests[uuid].incarnation
+            last = self._last_answer(guests[uuid])
+            self._last[uuid] = (
+                incarnation,
+                _Answer(fresh.vcpus or last.vcpus, fresh.memory or last.memory),
+            )
+        for uuid in answers.gone:
+            self._guests.mark(uuid)
+        for uuid, text in answers.failed.items():
+            if self._told_failures.get(uuid) != text:
+                self._told_failures[uuid] = text
+                self._tell(Event("no-statistics", f"{guests[uuid].name}: {text}", uuid))
+        self._local_vcpus.keep_only(guests)
+        self._asked_vcpus.keep_only(guests)
+        for uuid in (self._last.keys() | self._told_failures.keys()) - guests.keys():
+            self._last.pop(uuid, None)
+            self._told_failures.pop(uuid, None)
+
+    def _last_answer(self, guest: Guest) -> _Answer:
+        incarnation, answer = self._last.get(guest.uuid, ("", _NO_ANSWER))
+        return answer if incarnation == guest.incarnation else _NO_ANSWER
 
     def _guest_sample(
         self,
         guest: Guest,
-        scope: Scope,
-        vcpus: tuple[VcpuSample, ...] | None,
+        threads: tuple[VcpuSample, ...] | None,
+        wants: _Wants,
         answers: Answers[_Answer],
     ) -> GuestSample | None:
         """Put together what is known of one guest; ``None`` if it ended under our eyes."""
-        uuid = guest.uuid
-        threads_ended = Scope.CPU in scope and guest.threads is not None and vcpus is None
-        if uuid in answers.gone or threads_ended:
-            self._guests.mark(uuid)
+        is_local = guest.threads is not None
+        if guest.uuid in answers.gone or (wants.cpu and is_local and threads is None):
             return None
-        answer = self._remember(guest, answers.fresh.get(uuid, _Answer()))
-        memory = answer.memory if Scope.MEMORY in scope else None
-        if Scope.MEMORY in scope and (memory is None or uuid not in answers.fresh):
-            memory = late_sample(guest, memory)
+        vcpus = threads or ()
+        memory = None
+        if wants.memory or not is_local:
+            answer = self._last_answer(guest)
+            if wants.cpu and not is_local:
+                vcpus = answer.vcpus or ()
+            if wants.memory:
+                is_fresh = guest.uuid in answers.fresh and answer.memory is not None
+                memory = answer.memory if is_fresh else late_sample(guest, answer.memory)
         return GuestSample(
-            uuid=uuid,
+            uuid=guest.uuid,
             name=guest.name,
             incarnation=guest.incarnation,
             state=guest.state,
             settings=guest.settings,
             definition=guest.definition,
-            vcpus=(vcpus or answer.vcpus or ()) if Scope.CPU in scope else (),
+            vcpus=vcpus,
             memory=memory,
         )
 
-    def _remember(self, guest: Guest, fresh: _Answer) -> _Answer:
-        """Return the fresh answer, with what it leaves out taken from the last one."""
-        incarnation, last = self._last.get(guest.uuid, ("", _Answer()))
-        if incarnation != guest.incarnation:
-            last = _Answer()
-        answer = _Answer(fresh.vcpus or last.vcpus, fresh.memory or last.memory)
-        self._last[guest.uuid] = (guest.incarnation, answer)
-        return answer
-
-    def _forget_all_but(self, guests: Mapping[str, Guest]) -> None:
-        self._local_vcpus.keep_only(guests)
-        self._asked_vcpus.keep_only(guests)
-        for uuid in self._last.keys() - guests.keys():
-            del self._last[uuid]
-
     # The host
 
-    def _begin_host(self, scope: Scope) -> Round[RemoteHost] | None:
-        if self.connection.is_local:
-            return None
+    def _begin_host(self, scope: Scope) -> Round[RemoteHost]:
         return Round(self._callers, {_HOST: partial(self._ask_host, scope)})
 
     def _ask_host(self, scope: Scope) -> RemoteHost:
         with self.connection.sensing.use() as link:
-            return ask_host(link, scope)
-
-    def _finish_host(
-        self, host_round: Round[RemoteHost] | None, scope: Scope, end_s: float
-    ) -> RemoteHost:
-        """Read the local host, or take what the remote one answered; empty if it is late."""
-        if host_round is None:
-            return RemoteHost(
-                pcpus=host.read_pcpus(self._root) if Scope.CPU in scope else (),
-                memory=host.read_memory(self._root) if Scope.MEMORY in scope else None,
-            )
-        told = host_round.finish(end_s).fresh.get(_HOST, RemoteHost())
+            told = ask_host(link, scope)
         self._cpu_map = told.cpu_map or self._cpu_map
         return told
+
+    def _local_host(self, scope: Scope) -> RemoteHost:
+        return RemoteHost(
+            pcpus=host.read_pcpus(self._root) if Scope.CPU in scope else (),
+            memory=host.read_memory(self._root) if Scope.MEMORY in scope else None,
+        )
 
     def _current_facts(self) -> tuple[HostFact, ...]:
         if self.connection.is_local and time.monotonic() >= self._next_facts_s:
@@ -223,3 +244,8 @@ class Session:
         affinity = affinities.get(key.vcpu, frozenset[int]())
         self._asked_vcpus.note_affinity(key, affinity)
         return affinity
+
+
+def _take(host_round: Round[RemoteHost], end_s: float) -> RemoteHost:
+    """Wait for what a remote host tells; nothing if it is late."""
+    return host_round.finish(end_s).fresh.get(_HOST, RemoteHost())
