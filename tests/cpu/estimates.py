@@ -18,6 +18,7 @@ def vcpu(
     fixed: str | None = None,
     settled: bool = True,
     run: float | None = None,
+    weight: float = 1.0,
 ) -> VcpuEstimate:
     affinity = frozenset({home}) if isinstance(home, int) else frozenset(home)
     return VcpuEstimate(
@@ -28,6 +29,7 @@ def vcpu(
         demand_ratio=demand,
         allowed=frozenset(allowed) if allowed is not None else frozenset(range(128)),
         affinity=affinity,
+        weight=weight,
         fixed=fixed,
         history=(demand,) * 12,
         steady_s=6.0 if settled else 0.5,

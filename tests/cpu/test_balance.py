@@ -170,3 +170,17 @@ def test_pins_are_single_allowed_cpus_of_movable_vcpus(estimate: CpuEstimate) ->
 @given(hosts())
 def test_a_plan_that_was_applied_is_not_bettered(estimate: CpuEstimate) -> None:
     assert decide(applied(estimate, decide(estimate))).pins == ()
+
+
+def test_a_hog_among_many_counts_as_its_fair_share() -> None:
+    """P5 in small: hogs 3:1 and nothing idle: entitlements are even, so nothing is to be moved."""
+    hogs = [vcpu(f"g{i}", 1.0, i % 2) for i in range(4)]
+    light = [vcpu("l0", 0.1, 0), vcpu("l1", 0.1, 1)]
+    assert decide(estimate_of(2, *hogs, *light)).pins == ()
+
+
+def test_weights_decide_who_shares_with_whom() -> None:
+    """One guest is owed a whole pCPU; the three light-weighted share the other."""
+    great = vcpu("great", 1.0, 0, weight=3.0)
+    small = [vcpu(f"s{i}", 1.0, 0 if i == 0 else 1, weight=1.0) for i in range(3)]
+    assert homes(estimate_of(2, great, *small)) == {"great/0": 0, "s0/0": 1, "s1/0": 1, "s2/0": 1}

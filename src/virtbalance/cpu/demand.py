@@ -26,6 +26,8 @@ PSEUDO_S = 0.02
 the formula would say 0/0."""
 GAP_SAMPLES = 3
 """A reading this many samples late means a suspend or a stall: its window is not believed."""
+SETTLED_SLOTS = 3
+"""A change is believed after no fewer remembered demands than this: one or two may be a spike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,9 @@ def _describe(
     demands = track.level.demands
     steady_s = (sample.read_ns - track.level.since_ns) / 1e9 if demands else 0.0
     near_full = max(track.demand, mean(demands or (0.0,))) >= settings.saturated_ratio
-    lasted = steady_s >= (settings.transient_s if near_full else settings.settle_s)
+    lasted = len(demands) >= SETTLED_SLOTS and steady_s >= (
+        settings.transient_s if near_full else settings.settle_s
+    )
     return VcpuEstimate(
         key=VcpuKey(guest.uuid, sample.index),
         guest_name=guest.name,
