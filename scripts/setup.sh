@@ -51,6 +51,16 @@ install_packages() {
     [ "$status" -eq 0 ] || { tail -n 20 "$CACHE/apt.log" >&2; exit "$status"; }
 }
 
+# libvirt's QEMU driver does not start without the user and group its system package would make.
+make_qemu_user() {
+    getent group kvm >/dev/null || groupadd --system kvm
+    getent group libvirt-qemu >/dev/null || groupadd --system libvirt-qemu
+    getent passwd libvirt-qemu >/dev/null && return
+    say "user: making libvirt-qemu"
+    useradd --system --gid kvm --groups libvirt-qemu --home-dir /var/lib/libvirt \
+        --no-create-home --shell /usr/sbin/nologin libvirt-qemu
+}
+
 make_environment() {
     local python=python3 wanted
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -72,5 +82,6 @@ setup() {
     become_root "$@"
     mkdir -p "$CACHE"
     install_packages
+    make_qemu_user
     make_environment
 }
