@@ -1,0 +1,1 @@
+"""Comparing policies honestly: on simulated hosts, recorded hosts and real guests."""
