@@ -26,6 +26,7 @@ stay, though some finish launching a second before others. Homes wait until dema
 settled: meanwhile the kernel serves an unpinned vCPU well.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -145,6 +146,9 @@ class _Board:
         self.uncertain = {
             cpu: sum(self.variance[key] for key in self.residents[cpu]) for cpu in self.loads[0]
         }
+        self.threads: dict[int, list[int]] = defaultdict(list)
+        for cpu in self.loads[0]:
+            self.threads[estimate.topology.by_id[cpu].core].append(cpu)
         self.reasons: dict[VcpuKey, Reason] = {}
         room = sum(estimate.capacity.values())
         mean_load = sum(self.readings[0].values()) / room
@@ -225,7 +229,7 @@ class _Board:
         # what is shifted must lower the source by the least gain, and leave it to the target
         lowest = least * self.estimate.capacity[source]
         gap = self._relative(0, source) - self._relative(0, target)
-        highest = (gap - least) * self.estimate.capacity[target]
+        highest = (gap - least - self._unsure(source, target)) * self.estimate.capacity[target]
         if highest <= lowest:
             return
         movable = self._movable(source, target)
@@ -259,9 +263,8 @@ class _Board:
         """
         room_source, room_target = self.estimate.capacity[source], self.estimate.capacity[target]
         variance = self.variance[moved] + (self.variance[back] if back else 0.0)
-        noise = (self.uncertain[source] + self.uncertain[target]) ** 0.5
         unsure_source = self.config.noise_factor * variance**0.5 / room_source
-        unsure_target = self.config.noise_factor * noise / min(room_source, room_target)
+        unsure_target = self._unsure(source, target)
         gains: list[float] = []
         for total, demand in zip(self.loads, self.readings, strict=True):
             shift = demand[moved] - (demand[back] if back is not None else 0.0)
@@ -269,6 +272,12 @@ class _Board:
             gains.append(before - (total[source] - shift) / room_source - unsure_source)
             gains.append(before - (total[target] + shift) / room_target - unsure_target)
         return min(gains)
+
+    def _unsure(self, source: int, target: int) -> float:
+        """Return the noise of all demands on two pCPUs, as relative load."""
+        noise = math.sqrt(max(0.0, self.uncertain[source] + self.uncertain[target]))
+        smaller = min(self.estimate.capacity[source], self.estimate.capacity[target])
+        return self.config.noise_factor * noise / smaller
 
     def _preference(self, change: Change) -> tuple[float, float, float, int, VcpuKey, VcpuKey]:
         """Return the tie-break order: gain, target's load, its core's load, number, names."""
@@ -315,9 +324,8 @@ class _Board:
 
     def _core_load(self, cpu: int) -> float:
         """Return the load of all threads of its core: of two empty ones, the emptier core."""
-        pcpus = self.estimate.topology.by_id
-        core = pcpus[cpu].core
-        return round(sum(load for c, load in self.loads[0].items() if pcpus[c].core == core), 9)
+        core = self.estimate.topology.by_id[cpu].core
+        return round(sum(self.loads[0][thread] for thread in self.threads[core]), 9)
 
     def _take(self, key: VcpuKey, cpu: int) -> None:
         self.residents[cpu].remove(key)
