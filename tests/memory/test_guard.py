@@ -189,6 +189,11 @@ def test_a_guest_being_shrunk_gets_back_what_it_still_has_even_when_nothing_is_f
     assert Guarding().does(turned, plan=wishes(g=800), budget=100) == {"g": 800}
 
 
+def test_a_balloon_on_its_way_down_is_turned_only_for_hard_need() -> None:
+    coming_down = believed(used=300, actual=1500, target=512)
+    assert Guarding().does(coming_down, plan=wishes(g=900)) == {}
+
+
 # Bounds and nonsense
 
 

@@ -78,6 +78,9 @@ def _grant(wish: Wish, granted_kib: int, scene: Scene) -> Resize | Amendment:
     band_kib = max(settings.grow_band_kib, settings.grow_band_ratio * guest.maximum_kib)
     if guest.target_kib < wish.urgent_kib:
         band_kib = settings.urgent_grow_band_kib
+    elif wish.size_kib <= guest.actual_kib:
+        # It still has more than that; turning a balloon on its way down is for hard need only.
+        return refusal(wish, "dead-band", "it still has more")
     if wish.size_kib >= guest.maximum_kib:
         # The last step may be small: without it a guest would never quite reach its maximum.
         band_kib = min(band_kib, wish.size_kib - guest.target_kib)
