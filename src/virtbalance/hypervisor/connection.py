@@ -124,7 +124,7 @@ def _open_link(uri: str | None, *, read_only: bool) -> Link:
     with _embedded_lock:
         if (uri, read_only) not in _embedded:
             _embedded[uri, read_only] = opener(uri)
-    return Link(_embedded[uri, read_only], shared=True)
+    return Link(_embedded[uri, read_only])
 
 
 def _has_peer(link: Link) -> bool:

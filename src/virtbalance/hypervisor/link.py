@@ -6,6 +6,7 @@ every call anyway: a handle stays good when the guest is started anew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import libvirt
@@ -32,18 +33,17 @@ class VcpuInfo(NamedTuple):
 class Link:
     """One open connection."""
 
-    def __init__(self, connection: Any, *, shared: bool = False) -> None:
-        """``shared``: somebody else may use the connection, too, so it is never closed."""
+    def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self._shared = shared
         self._domains: dict[str, Any] = {}
         self._subscriptions: list[int] = []
+        self._tells_close = False
 
     # The connection
 
     def is_alive(self) -> bool:
         """Whether libvirt believes the connection to be good; asks nobody."""
-        return bool(self.connection.isAlive())
+        return self.connection is not None and bool(self.connection.isAlive())
 
     def uri(self) -> str:
         """Return the canonical URI."""
@@ -80,6 +80,7 @@ class Link:
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back once when the connection breaks."""
         self.connection.registerCloseCallback(lambda _conn, _reason, _opaque: callback(), None)
+        self._tells_close = True
 
     def on_domain_event(self, event_id: int, callback: Callable[..., None]) -> None:
         """Subscribe to one kind of event of all domains, for as long as the link is open."""
@@ -87,12 +88,22 @@ class Link:
         self._subscriptions.append(int(subscription))
 
     def close(self) -> None:
-        """End the subscriptions and close the connection; may hang with the other end."""
+        """End the subscriptions and let go of the connection; may hang with the other end.
+
+        libvirt's own close would free the connection under the feet of a thread that hangs in a
+        call. Without the last reference to it, libvirt-python closes it by itself.
+        """
+        connection, self.connection = self.connection, None
         self._domains.clear()
-        while self._subscriptions and self.is_alive():
-            self.connection.domainEventDeregisterAny(self._subscriptions.pop())
-        if not self._shared:
-            self.connection.close()
+        if connection is None:
+            return
+        # A connection that broke refuses these, but what they hold on our side is let go.
+        while self._subscriptions:
+            with suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(self._subscriptions.pop())
+        if self._tells_close:
+            with suppress(libvirt.libvirtError):
+                connection.unregisterCloseCallback()
 
     # Its domains
 

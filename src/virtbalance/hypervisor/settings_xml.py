@@ -8,6 +8,7 @@ attribute it is in, never the others, so that a typing error in ``weight`` can't
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import quoteattr
 
@@ -41,7 +42,7 @@ def read_settings(element: Element | None) -> tuple[GuestSettings, tuple[str, ..
         and settings.minimum_kib > settings.maximum_kib
     ):
         mistakes.append("minimum is above maximum: both ignored")
-        settings = GuestSettings(weight=settings.weight, exclude=settings.exclude)
+        settings = replace(settings, minimum_kib=None, maximum_kib=None)
     return settings, tuple(mistakes)
 
 
@@ -56,6 +57,8 @@ def write_settings(settings: GuestSettings) -> str | None:
         attributes["maximum"] = _size(settings.maximum_kib)
     if settings.exclude:
         attributes["exclude"] = " ".join(sorted(settings.exclude))
+    if settings.revision:
+        attributes["set"] = settings.revision
     if not attributes:
         return None
     return "<guest " + " ".join(f"{k}={quoteattr(v)}" for k, v in attributes.items()) + "/>"
@@ -91,4 +94,5 @@ _READERS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "minimum": ("minimum_kib", _size_kib),
     "maximum": ("maximum_kib", _size_kib),
     "exclude": ("exclude", _roles),
+    "set": ("revision", str),
 }
