@@ -1,5 +1,7 @@
 """Both programs on a simulated host: they serve, yield, and leave everything as it was."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,9 @@ import pytest
 from tests.control.programs import affinities, cpu_role, memory_role, run
 from virtbalance.control.journal import Journal
 from virtbalance.control.role import GuestFilter
-from virtbalance.model.guest import VcpuKey
+from virtbalance.model.guest import GuestSettings, VcpuKey
 from virtbalance.model.plan import CpuPlan, MemoryPlan, Pin, Reason, Resize, SetStatsPeriod
-from virtbalance.model.snapshot import Scope
+from virtbalance.model.snapshot import Scope, Snapshot
 from virtbalance.model.tick import Status
 from virtbalance.simulation.build import guest, host, uuid
 from virtbalance.simulation.guest import SimMemory
@@ -18,6 +20,10 @@ from virtbalance.simulation.want import MIB, Constant
 from virtbalance.simulation.workload import hog, loop
 
 SMALL = SimMemory(maximum_kib=2048 * MIB, balloon_kib=512 * MIB, want=Constant(300.0 * MIB))
+
+
+def seconds(snapshot: Snapshot) -> float:
+    return snapshot.taken_ns / 1e9
 
 
 def all_on_pcpu_0() -> Any:
@@ -74,16 +80,33 @@ class TestCpu:
         victim = uuid(7)
         simulated.at(10.5, lambda: simulated.pin(victim, 0, frozenset({0, 1})))
         simulated.at(100.5, lambda: simulated.pin(victim, 0, frozenset({2, 3})))
+        start_s = seconds(simulated.sample(Scope.CPU, 1.0))
         result = run(simulated, cpu_role(), tmp_path, 120, restore_on_exit=False)
         assert len(result.events("foreign-change")) == 1
         assert len(result.events("guest-released")) == 1
         assert affinities(simulated)[VcpuKey(victim, 0)] == {2, 3}
         left_alone_s = [(10.5, 70.5), (100.5, 120.0)]
         for tick in result.ticks:
-            now_s = tick.snapshot.taken_ns / 1e9
+            now_s = seconds(tick.snapshot) - start_s
             if any(start_s < now_s < end_s for start_s, end_s in left_alone_s):
                 pins = [o.action for o in tick.outcomes if isinstance(o.action, Pin)]
                 assert victim not in {pin.vcpu.uuid for pin in pins}
+
+    def test_the_owners_word_lifts_a_hold(self, tmp_path: Path) -> None:
+        simulated = host(pcpus=4, guests=8, load=hog(), pins=0)
+        victim = uuid(7)
+        described = simulated.guests[victim].described
+        for at_s, revision in ((10.5, "now"), (30.5, "later")):
+            again = replace(described, settings=GuestSettings(revision=revision))
+            simulated.at(at_s, lambda: simulated.pin(victim, 0, frozenset({0, 1})))
+            simulated.at(at_s + 10.0, partial(simulated.change, victim, again))
+        start_s = seconds(simulated.sample(Scope.CPU, 1.0))
+        result = run(simulated, cpu_role(), tmp_path, 60, restore_on_exit=False)
+        assert len(result.events("foreign-change")) == 2
+        held_s = [seconds(t.snapshot) - start_s for t in result.ticks if victim in t.holds]
+        assert min(held_s) < 12.0
+        assert max(held_s) < 42.0
+        assert not [at_s for at_s in held_s if 21.5 < at_s < 30.0]
 
     def test_a_guest_replaced_under_the_same_name_is_not_restored_to_old_pins(
         self, tmp_path: Path

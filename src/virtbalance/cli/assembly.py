@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from virtbalance.cli.errors import CommandError, UsageError
 from virtbalance.control.clock import SystemClock
@@ -34,6 +35,9 @@ from virtbalance.model.guest import RoleName
 from virtbalance.telemetry.json_lines import JsonLines
 from virtbalance.telemetry.last_tick import LastTick, last_tick_path
 from virtbalance.ui.tick_table import TickTable
+
+if TYPE_CHECKING:
+    from virtbalance.hypervisor import LibvirtHypervisor
 
 _DRAIN_S = 5.0
 
@@ -88,7 +92,7 @@ def make_role(settings: ProgramSettings) -> Role:
 
 
 @contextlib.contextmanager
-def connected(uri: str | None, *, dry_run: bool) -> Iterator[Hypervisor]:
+def connected(uri: str | None, *, dry_run: bool) -> Iterator["LibvirtHypervisor"]:
     """Connect to libvirt, reading only for a dry run. Raises ``CommandError``."""
     from virtbalance.hypervisor import connect
 

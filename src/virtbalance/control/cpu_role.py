@@ -6,7 +6,7 @@ from typing import Any
 
 from virtbalance.control.journal import Entries, Entry, PinnedVcpu, ended, same_run
 from virtbalance.control.ownership import ForeignChange, Ownership, yield_to
-from virtbalance.control.role import GuestFilter
+from virtbalance.control.role import GuestFilter, set_anew
 from virtbalance.cpu import demand
 from virtbalance.cpu import guard as safety
 from virtbalance.cpu.policy import CpuPolicy
@@ -72,6 +72,7 @@ class CpuRole:
         """Take one sample in: notice foreign pins, estimate anew."""
         now_s = snapshot.taken_ns / 1e9
         self._forget_gone(snapshot)
+        self._ownership = self._ownership.forgive(set_anew(self._snapshot, snapshot))
         changes = tuple(_foreign_pins(self._ownership, snapshot))
         ownership, events = yield_to(self._ownership.expire(now_s), changes, now_s)
         self._ownership = ownership

@@ -6,7 +6,7 @@ from typing import Any
 
 from virtbalance.control.journal import Entries, Entry, SizedBalloon, ended, same_run
 from virtbalance.control.ownership import ForeignChange, Ownership, yield_to
-from virtbalance.control.role import GuestFilter
+from virtbalance.control.role import GuestFilter, set_anew
 from virtbalance.memory import demand, outside
 from virtbalance.memory import guard as safety
 from virtbalance.memory.policy import MemoryPolicy
@@ -83,6 +83,7 @@ class MemoryRole:
         """Take one sample in: notice outside resizes, estimate anew."""
         now_s = snapshot.taken_ns / 1e9
         self._forget_gone(snapshot)
+        self._ownership = self._ownership.forgive(set_anew(self._snapshot, snapshot))
         changes, self._outside_state = outside.observe(
             self._outside_state, snapshot, self._targets(), now_s
         )

@@ -68,6 +68,10 @@ class Ownership(Generic[Subject, Value]):
             {u: h for u, h in self.holds.items() if u not in gone_uuids},
         )
 
+    def forgive(self, uuids: Iterable[str]) -> "Ownership[Subject, Value]":
+        """Lift holds and forget conflicts of guests whose owner wants them served again."""
+        return self.without((), uuids)
+
     def expire(self, now_s: float) -> "Ownership[Subject, Value]":
         """Drop holds whose time is over."""
         live = {uuid: hold for uuid, hold in self.holds.items() if hold.until_s > now_s}

@@ -97,3 +97,15 @@ class GuestFilter:
 
 def _excluded(guest: GuestSample, role: RoleName) -> GuestSample:
     return replace(guest, settings=replace(guest.settings, exclude=guest.settings.exclude | {role}))
+
+
+def set_anew(former: Snapshot | None, latter: Snapshot) -> tuple[str, ...]:
+    """Return the guests whose owner has set something between two snapshots."""
+    if former is None:
+        return ()
+    revisions = {guest.uuid: guest.settings.revision for guest in former.guests}
+    return tuple(
+        guest.uuid
+        for guest in latter.guests
+        if revisions.get(guest.uuid, guest.settings.revision) != guest.settings.revision
+    )

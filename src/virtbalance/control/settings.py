@@ -84,9 +84,7 @@ _MEMORY_WARM_UP_LOOKS = 3
 """A guest's statistics must have been seen to move before they are believed."""
 
 
-def loop_settings(
-    settings: CpuSettings | MemorySettings, ticks: int | None
-) -> LoopSettings:
+def loop_settings(settings: CpuSettings | MemorySettings, ticks: int | None) -> LoopSettings:
     """Derive how the loop runs from a program's settings.
 
     Before its first decision it looks for as long as its estimator needs, so that ``--once``

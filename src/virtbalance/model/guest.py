@@ -39,6 +39,8 @@ class GuestSettings:
     """Never let the balloon grow above this (the definition's maximum is the other limit)."""
     exclude: frozenset[RoleName] = frozenset()
     """Programs that leave this guest alone."""
+    revision: str = ""
+    """When the owner set this last; a new one lifts every hold on the guest."""
 
 
 @dataclass(frozen=True, slots=True)
