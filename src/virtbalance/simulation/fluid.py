@@ -56,7 +56,7 @@ class FluidCpu:
         self._index: dict[VcpuKey, int] = {}
         self._columns = np.zeros((len(_COLUMNS), 0))
         self._changes: list[tuple[float, VcpuKey]] = []
-        self._busy_s: dict[int, float] = {pcpu.id: 0.0 for pcpu in machine.topology.pcpus}
+        self._busy_s = np.zeros(machine.topology.map_length)
         self._layout: Layout | None = None
         self._crowd: Crowd | None = None
         self._rates: Rates | None = None
@@ -106,8 +106,6 @@ class FluidCpu:
     def set_topology(self, topology: Topology) -> None:
         """Take CPUs on line or off; the caller has moved threads off those that go."""
         self._topology = topology
-        for pcpu in topology.pcpus:
-            self._busy_s.setdefault(pcpu.id, 0.0)
         self._dirty()
 
     # Time
@@ -170,8 +168,7 @@ class FluidCpu:
         columns = self._columns
         columns[_RUN] += rates.run * dt_s
         columns[_WAIT] += rates.wait * dt_s
-        for pcpu, busy in zip(self._cpu_ids, rates.busy.tolist(), strict=True):
-            self._busy_s[pcpu] += busy * dt_s
+        self._busy_s[self._busy_at] += rates.busy * dt_s
         done = rates.run * rates.speed * dt_s
         lost = np.minimum(columns[_DEBT], done)
         columns[_DEBT] -= lost
@@ -229,7 +226,7 @@ class FluidCpu:
 
     def _lay_out(self) -> Layout:
         pcpus = [pcpu for pcpu in self._topology.pcpus if pcpu.online]
-        self._cpu_ids = [pcpu.id for pcpu in pcpus]
+        self._busy_at = [pcpu.id for pcpu in pcpus]
         at = {pcpu.id: i for i, pcpu in enumerate(pcpus)}
         siblings = {
             p.id: next((q.id for q in pcpus if q.core == p.core and q.id != p.id), None)
@@ -324,7 +321,8 @@ class FluidCpu:
 
     def busy_ns(self) -> Mapping[int, int]:
         """Return the time each pCPU was busy."""
-        return {cpu: int(busy_s * 1e9) for cpu, busy_s in self._busy_s.items()}
+        busy_ns = (self._busy_s * 1e9).astype(np.int64).tolist()
+        return {pcpu.id: busy_ns[pcpu.id] for pcpu in self._topology.pcpus}
 
 
 _COLUMNS = (

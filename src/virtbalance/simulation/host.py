@@ -75,21 +75,22 @@ class SimulatedHost(World):
         """Look at the host once."""
         del deadline_s  # a late guest is late however long one waits
         self._check_connection()
-        counters = self._cpu.counters() if Scope.CPU in scope else {}
+        counters = self._cpu.counters() if Scope.CPU in scope else None
+        memory = Scope.MEMORY in scope
         return Snapshot(
             taken_ns=self.now_ns,
             wall_s=self.wall_s,
             topology=self._topology,
             guests=tuple(
-                self._guest_sample(self.guests[uuid], scope, counters)
+                self._guest_sample(self.guests[uuid], counters, memory=memory)
                 for uuid in sorted(self.guests)
             ),
-            pcpus=self._pcpu_samples() if Scope.CPU in scope else (),
-            memory=self._sample_host_memory() if Scope.MEMORY in scope else None,
+            pcpus=() if counters is None else self._pcpu_samples(),
+            memory=self._sample_host_memory() if memory else None,
         )
 
     def _guest_sample(
-        self, guest: LiveGuest, scope: Scope, counters: Mapping[VcpuKey, Counters]
+        self, guest: LiveGuest, counters: Mapping[VcpuKey, Counters] | None, *, memory: bool
     ) -> GuestSample:
         definition = guest.described.definition
         if guest.memory is not None:
@@ -101,8 +102,8 @@ class SimulatedHost(World):
             state=guest.state,
             settings=guest.described.settings,
             definition=definition,
-            vcpus=self._vcpu_samples(guest, counters) if Scope.CPU in scope else (),
-            memory=self._memory_sample(guest) if Scope.MEMORY in scope else None,
+            vcpus=() if counters is None else self._vcpu_samples(guest, counters),
+            memory=self._memory_sample(guest) if memory else None,
         )
 
     def _vcpu_samples(

@@ -117,6 +117,7 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     cap = np.full(len(presence), np.inf)
     spread = tuple(np.full(len(pool.cpus), 1.0 / len(pool.cpus)) for pool in layout.pools)
     pinned = layout.pinned_cpu >= 0
+    bins = _bins(layout)
     short = bool(np.any((crowd.work_s < layout.slice_s) & pinned))
     gaps = short or bool(np.any(np.isfinite(crowd.quota) & pinned))
     uneven = bool(np.any(layout.sibling >= 0) or np.any(layout.speed != 1.0))
@@ -127,7 +128,7 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
             speed = _thread_speed(crowd, layout, busy, spread)
         together = np.bincount(crowd.guest, presence)[crowd.guest]
         weight = np.minimum(crowd.shares / (1.0 + np.maximum(together - presence, 0.0)), cap)
-        pressure = _pressure(presence, weight, layout, spread)
+        pressure = _pressure(presence, weight, layout, spread, bins)
         spread = pressure.spread
         excess, fewer = _excess(presence, weight, pressure, layout, cap)
         if short:
@@ -164,14 +165,25 @@ class _Pressure:
     """By pool: the pressure its threads fill up to."""
 
 
+def _bins(layout: Layout) -> Ints:
+    """Return by kind of figure and thread where ``_pressure`` sums it up."""
+    width = len(layout.speed) + 1
+    kinds = width * np.arange(4)[:, None]
+    bins: Ints = (layout.pinned_cpu + 1 + kinds).ravel()
+    return bins
+
+
 def _pressure(
-    presence: Floats, weight: Floats, layout: Layout, spread: tuple[Floats, ...]
+    presence: Floats, weight: Floats, layout: Layout, spread: tuple[Floats, ...], bins: Ints
 ) -> _Pressure:
     """Return the pressure once each pool has filled up among the others, as ``spread`` last."""
-    load = weight * presence
-    kinds = np.stack([load, weight * load * (1.0 - presence), presence, presence * presence])
-    pinned = layout.pinned_cpu
-    total = np.stack([_by_cpu(pinned, len(layout.speed), kind) for kind in kinds])
+    kinds = np.empty((4, len(presence)))
+    kinds[0] = weight * presence
+    kinds[1] = weight * kinds[0] * (1.0 - presence)
+    kinds[2] = presence
+    kinds[3] = presence * presence
+    width = len(layout.speed) + 1
+    total = np.bincount(bins, kinds.ravel(), 4 * width).reshape(4, width)[:, 1:]
     amounts = [kinds[:, pool.threads].sum(axis=1) for pool in layout.pools]
     for pool, part, amount in zip(layout.pools, spread, amounts, strict=True):
         total[:, pool.cpus] += np.outer(amount, part)
