@@ -2,7 +2,6 @@
 
 import argparse
 
-from virtbalance.cli.assembly import run_programs
 from virtbalance.cli.options import add_program_arguments, settings_of, with_options
 
 
@@ -13,5 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Work until stopped; return the exit code."""
+    from virtbalance.cli.assembly import run_programs
+
     settings = settings_of(arguments)
     return run_programs(settings.uri, [with_options(settings.cpu, arguments)], arguments)

@@ -1,16 +1,23 @@
-"""Options that the two programs share, and the settings that come of them."""
+"""Options that the two programs share, and the settings that come of them.
 
-import argparse
+What a program needs to run is imported when it runs: ``--help`` must not wait for it.
+"""
+
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from virtbalance.cli.arguments import add_connection, count, period_s
 from virtbalance.cli.errors import UsageError
-from virtbalance.control.config import ConfigError, read_settings
-from virtbalance.control.settings import CpuSettings, MemorySettings, OnExit, Settings
 
-AnySettings = TypeVar("AnySettings", CpuSettings, MemorySettings)
+if TYPE_CHECKING:
+    import argparse
+
+    from virtbalance.control.settings import CpuSettings, MemorySettings, Settings
+
+    AnySettings = TypeVar("AnySettings", CpuSettings, MemorySettings)
 
 
 def add_program_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +34,7 @@ def add_program_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--on-exit",
-        type=OnExit,
-        choices=list(OnExit),
+        choices=("restore", "keep"),
         help="what becomes of changes at the end (default: restore for cpu, keep for memory)",
     )
     add_common_arguments(parser)
@@ -63,6 +69,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Return the settings file's content, or the defaults, with the connection of the options."""
+    from virtbalance.control.config import ConfigError, read_settings
+    from virtbalance.control.settings import Settings
+
     try:
         settings = read_settings(arguments.config) if arguments.config else Settings()
     except ConfigError as error:
@@ -72,11 +81,15 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 def with_options(settings: AnySettings, arguments: argparse.Namespace) -> AnySettings:
     """Return a program's settings with what the options say on top."""
-    chosen = {
+    from virtbalance.control.settings import OnExit
+
+    chosen: dict[str, Any] = {
         name: value
-        for name in ("period_s", "policy", "on_exit")
+        for name in ("period_s", "policy")
         if (value := getattr(arguments, name, None)) is not None
     }
+    if on_exit := getattr(arguments, "on_exit", None):
+        chosen["on_exit"] = OnExit(on_exit)
     for name in ("include", "exclude"):
         if patterns := getattr(arguments, name):
             chosen[name] = tuple(patterns)

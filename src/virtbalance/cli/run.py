@@ -4,7 +4,6 @@ import argparse
 from dataclasses import replace
 
 from virtbalance.cli.arguments import period_s
-from virtbalance.cli.assembly import run_programs
 from virtbalance.cli.options import add_common_arguments, settings_of, with_options
 
 
@@ -22,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Work until stopped; return the exit code."""
+    from virtbalance.cli.assembly import run_programs
+
     settings = settings_of(arguments)
     cpu = with_options(settings.cpu, arguments)
     memory = with_options(settings.memory, arguments)
