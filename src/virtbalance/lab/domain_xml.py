@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from virtbalance.lab.errors import LabError
 from virtbalance.lab.marks import mark
 from virtbalance.lab.specs import Balloon, GuestSpec
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 CHANNEL_NAME = "org.virtbalance.lab.0"
 """The port the guest's program looks for (boot.c)."""
 
 KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check"
+    "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check"
     " cryptomgr.notests noreplace-smp"
 )
+"""The second line saves a quarter of the boot."""
+
+TCG_ARGUMENTS = " tsc=unstable"
+"""Without KVM the guest measures its TSC while it has to wait for a CPU, may get it wrong by a
+factor of twenty, and its clock with it. Unstable, the TSC is left alone and the HPET counts."""
+
+TCG_MODEL = "Nehalem"
+"""A processor of few features boots a tenth faster than one with all that TCG can do."""
+
+FAST_FIRMWARE = Path("/usr/share/qemu/qboot.rom")
+"""A firmware that does just what a guest with a kernel of its own needs; a tenth of the boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ def domain_xml(spec: GuestSpec, place: Place) -> str:
     _pins(domain, spec)
     _boot(domain, spec, place)
     _child(_child(domain, "features"), "acpi")
-    _child(domain, "cpu", mode="host-passthrough" if place.virtualization == "kvm" else "maximum")
+    _processor(domain, place)
     # A guest that reboots or panics is dead, and must look so.
     _child(domain, "on_reboot", "destroy")
     _child(domain, "on_crash", "destroy")
@@ -80,15 +88,27 @@ def _pins(domain: ET.Element, spec: GuestSpec) -> None:
 
 def _boot(domain: ET.Element, spec: GuestSpec, place: Place) -> None:
     arguments = KERNEL_ARGUMENTS
+    if place.virtualization != "kvm":
+        arguments += TCG_ARGUMENTS
     if spec.balloon is Balloon.DRIVEN:
         arguments += " balloon=1"
     if spec.zram_mib:
         arguments += f" zram_mib={spec.zram_mib}"
     system = _child(domain, "os")
     _child(system, "type", "hvm", arch="x86_64", machine="q35")
+    if FAST_FIRMWARE.exists():
+        _child(system, "loader", FAST_FIRMWARE, type="rom")
     _child(system, "kernel", place.kernel)
     _child(system, "initrd", place.initramfs)
     _child(system, "cmdline", arguments)
+
+
+def _processor(domain: ET.Element, place: Place) -> None:
+    if place.virtualization == "kvm":
+        _child(domain, "cpu", mode="host-passthrough")
+        return
+    processor = _child(domain, "cpu", mode="custom", match="exact", check="none")
+    _child(processor, "model", TCG_MODEL, fallback="forbid")
 
 
 def _devices(domain: ET.Element, spec: GuestSpec, place: Place) -> None:

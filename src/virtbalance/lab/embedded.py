@@ -43,28 +43,36 @@ kept between runs; libvirt itself sees when it is out of date."""
 
 _lock = threading.Lock()
 _root: Path | None = None
-_event_loop: threading.Thread | None = None
 
 
 def embedded_root(say: Callable[[str], None], cache: Path) -> Path:
     """Return this process's root folder for the embedded driver, making it at the first call.
 
     A process can have one root in its life. Also starts libvirt's event loop, which the driver
-    needs, in a daemon thread. The root is removed, and what runs in it ended, when the process
-    ends. Raises LabError if the path is too long.
+    needs. The root is removed, and what runs in it ended, when the process ends. Raises LabError
+    if the path is too long.
     """
     global _root  # noqa: PLW0603 - the limit is libvirt's, one a process
     with _lock:
         if _root is None:
             _root = _new_root(say, cache)
             atexit.register(end_run, _root)
-        _run_event_loop()
+        # Not before: it imports libvirt, which then opens its log.
+        from virtbalance.hypervisor.event_loop import ensure_event_loop
+
+        ensure_event_loop()
         return _root
 
 
 def embedded_uri(root: Path) -> str:
     """Return the URI that opens the embedded driver on a root."""
     return f"qemu:///embed?root={root}"
+
+
+def use_kept_capabilities(root: Path, cache: Path) -> None:
+    """Give a new root what libvirt found out about QEMU in an earlier one."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree(cache / CAPABILITIES.name, root / CAPABILITIES)
 
 
 def keep_capabilities(root: Path, cache: Path) -> None:
@@ -84,8 +92,7 @@ def _new_root(say: Callable[[str], None], cache: Path) -> Path:
         raise LabError(f"{root}: over {LONGEST_ROOT_BYTES} bytes, too long for libvirt's sockets")
     (root / "etc").mkdir()
     (root / "etc" / "qemu.conf").write_text(QEMU_CONF)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.copytree(cache / CAPABILITIES.name, root / CAPABILITIES)
+    use_kept_capabilities(root, cache)
     _import_libvirt_with_log(root / "libvirt.log")
     inherit_orphans()
     return root
@@ -103,21 +110,3 @@ def _import_libvirt_with_log(path: Path) -> None:
         importlib.import_module("libvirt")
     finally:
         del os.environ[LOG_VARIABLE]
-
-
-def _run_event_loop() -> None:
-    import libvirt
-
-    global _event_loop  # noqa: PLW0603 - libvirt's event loop is one a process, too
-    if _event_loop is not None:
-        return
-    libvirt.virEventRegisterDefaultImpl()
-    _event_loop = threading.Thread(target=_loop, name="libvirt-events", daemon=True)
-    _event_loop.start()
-
-
-def _loop() -> None:
-    import libvirt
-
-    while True:
-        libvirt.virEventRunDefaultImpl()

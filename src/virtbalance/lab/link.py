@@ -54,8 +54,9 @@ class Link:
     def _open(self) -> libvirt.virConnect:
         import libvirt
 
-        # By default libvirt-python also prints every error that it raises.
-        libvirt.registerErrorHandler(lambda *_: None, None)
+        from virtbalance.hypervisor.event_loop import ensure_event_loop
+
+        ensure_event_loop()  # it also keeps libvirt from printing the errors it raises
         try:
             return libvirt.open(self._asked_uri)
         except libvirt.libvirtError as error:

@@ -25,10 +25,19 @@ QEMU_NAME = "qemu-"
 PAUSE_S = 0.05
 
 
+_thread: threading.Thread | None = None
+_lock = threading.Lock()
+
+
 def inherit_orphans() -> None:
     """Make this process the parent of orphaned QEMU processes, and take note of their ends."""
+    global _thread  # noqa: PLW0603 - being a subreaper is a property of the process
+    with _lock:
+        if _thread is not None:
+            return
+        _thread = threading.Thread(target=_reap, name="lab-reaper", daemon=True)
+        _thread.start()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    threading.Thread(target=_reap, name="lab-reaper", daemon=True).start()
 
 
 def _reap() -> None:

@@ -5,6 +5,7 @@ Every run has a folder of its own, with the name of its owner in it, under a fol
     BASE/vb-UID/lock       held while a run is made or cleaned up
     BASE/vb-UID/RUN/owner  the process the run belongs to; empty: it is kept until asked to end
     BASE/vb-UID/RUN/run    libvirt's run directory, with the guests' pid files in run/qemu
+    BASE/vb-UID/RUN/lib    libvirt's state, with the pid file of a QEMU it asks what it can do
 
 QEMU processes outlive the libvirt that started them. So whoever makes a run first cleans up runs
 whose owner is gone: ends the processes named by their pid files, each only if it proves to be of
@@ -22,6 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtbalance.lab.control_groups import guest_groups, remove_groups
 from virtbalance.lab.errors import LabError
 from virtbalance.lab.processes import Owner, command_line, end_process, mount_namespace
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NAMESPACE_FILE = "namespace"
-"""In a run of a private libvirtd: the mount namespace its processes are in."""
+"""In a run of a private libvirtd: the mount namespaces its processes are in, one a line."""
 
 
 def new_run(say: Callable[[str], None], base: Path | None = None) -> Path:
@@ -57,8 +59,16 @@ def end_kept_runs(base: Path) -> None:
 
 def end_run(run: Path) -> int:
     """End a run's processes, remove its folder and say how many processes were ended."""
-    ended = sum(end_process(pid, lambda pid: _belongs(pid, run)) for pid in _pids(run))
+    ended = sum(_end(pid, run) for pid in set(_pids(run)))
     shutil.rmtree(run, ignore_errors=True)
+    return ended
+
+
+def _end(pid: int, run: Path) -> bool:
+    groups = guest_groups(pid)
+    ended = end_process(pid, lambda pid: _belongs(pid, run))
+    if ended:
+        remove_groups(groups)
     return ended
 
 
@@ -106,7 +116,8 @@ def _write_owner(run: Path, text: str) -> None:
 
 
 def _pids(run: Path) -> Iterator[int]:
-    for path in [*run.glob("run/*.pid"), *run.glob("run/qemu/*.pid")]:
+    patterns = ("run/*.pid", "run/qemu/*.pid", "lib/qemu/*/qmp.pid")
+    for path in (path for pattern in patterns for path in run.glob(pattern)):
         with contextlib.suppress(OSError, ValueError):
             yield int(path.read_text("ascii"))
 
@@ -118,6 +129,6 @@ def _belongs(pid: int, run: Path) -> bool:
     if f"{run}/" in command_line(pid):
         return True
     try:
-        return mount_namespace(pid) == (run / NAMESPACE_FILE).read_text("ascii")
+        return mount_namespace(pid) in (run / NAMESPACE_FILE).read_text("ascii").splitlines()
     except OSError:
         return False
