@@ -7,6 +7,8 @@ not keep a change from being made, nor events from arriving.
 import hashlib
 import os
 import re
+import socket
+import struct
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +33,7 @@ OPEN_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 1.0
 _KEEPALIVE_INTERVAL_S = 3
 _KEEPALIVE_COUNT = 3
+_UCRED = struct.Struct("iII")  # pid, user, group: unix(7)
 _LOCAL_SCHEME = re.compile(r"(\w+)(\+unix)?")
 
 _embedded_lock = Lock()
@@ -148,15 +151,30 @@ def local_host(connection: Connection, root: Path) -> LocalHost | None:
     if not connection.is_local or connection.driver != "qemu":
         return None
     parts = urlsplit(connection.uri)
+    query = parse_qs(parts.query)
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     match parts.path:
         case "/embed":
-            folders = [Path(name) / "run/qemu" for name in parse_qs(parts.query).get("root", [])]
+            folders = [Path(name) / "run/qemu" for name in query.get("root", [])]
         case "/session":
             folders = [runtime / "libvirt/qemu/run", Path.home() / ".cache/libvirt/qemu/run"]
         case _:
             folders = [root / "run/libvirt/qemu"]
+            folders[:0] = [
+                _server_root(name, root) / "run/libvirt/qemu" for name in query.get("socket", [])
+            ]
     return LocalHost(tuple(folders), root / "proc")
+
+
+def _server_root(socket_name: str, root: Path) -> Path:
+    """Return the root folder of whoever listens on a socket: it may be in a container."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(socket_name)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except OSError:
+        return root
+    return root / "proc" / str(_UCRED.unpack(credentials)[0]) / "root"
 
 
 def host_id(connection: Connection, root: Path) -> str:

@@ -35,6 +35,7 @@ class LocalVcpus:
         samples = {}
         for guest in guests:
             if guest.threads is None:
+                self._drop(guest.uuid)
                 continue
             try:
                 samples[guest.uuid] = self._threads(guest).sample()

@@ -238,10 +238,11 @@ class Session:
         """Read back where a vCPU may run: from the kernel where it is local."""
         thread_id = self._local_vcpus.thread_id(key)
         if thread_id is not None:
-            return thread_affinity(thread_id)
-        with self.connection.acting.use() as link:
-            affinities = {info.vcpu: info.affinity for info in link.vcpus(key.uuid)}
-        affinity = affinities.get(key.vcpu, frozenset[int]())
+            affinity = thread_affinity(thread_id)
+        else:
+            with self.connection.acting.use() as link:
+                affinities = {info.vcpu: info.affinity for info in link.vcpus(key.uuid)}
+            affinity = affinities.get(key.vcpu, frozenset())
         self._asked_vcpus.note_affinity(key, affinity)
         return affinity
 
