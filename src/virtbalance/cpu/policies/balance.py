@@ -18,6 +18,8 @@ concerned, and more than an idle guest ever uses. The last is the only absolute 
 a vCPU lowers the higher load by no more than its demand. On a pCPU that carries more than it can
 give somebody goes short, and only the noise must be exceeded.
 
+Where demand exceeds what can be given and does not divide, vCPUs take turns: see ``rotation``.
+
 *Doubt*: guests show nearly a whole pCPU for seconds after launch, and whatever changed a moment
 ago may change back. A vCPU whose demand is not settled is therefore weighed twice, once as
 measured and once as the average of all unsettled ones, and a change must be good both times. Eight
@@ -34,6 +36,7 @@ from dataclasses import dataclass
 from virtbalance.cpu.fairness import entitlement
 from virtbalance.cpu.history import mean, spread
 from virtbalance.cpu.load import loads, shared_over
+from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.guest import VcpuKey
 from virtbalance.model.plan import CpuPlan, Figure, Pin, Reason
@@ -84,21 +87,24 @@ class Balance:
         """vCPUs get their homes together once all busy ones are settled, and singly after having
         been settled for this long: some guest is always starting on a large host."""
 
+        rotation_s: float = 1.0
+        """Where loads don't divide, somebody moves once what two vCPUs are owed differs by this
+        much CPU time: every 2 s for three hogs on two pCPUs."""
+
         def __post_init__(self) -> None:
             for name in ("tolerance_ratio", "idle_ratio", "overload_ratio"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
-            for name in ("noise_factor", "patience_s"):
+            for name in ("noise_factor", "patience_s", "rotation_s"):
                 if getattr(self, name) < 0:
                     raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def decide(
-        self, state: None, estimate: CpuEstimate, config: Config, now_s: float
-    ) -> tuple[CpuPlan, None]:
-        """Return the pins that even the load, largest gain first."""
-        del now_s  # all that is remembered stands in the estimate
+        self, state: Deficits | None, estimate: CpuEstimate, config: Config, now_s: float
+    ) -> tuple[CpuPlan, Deficits | None]:
+        """Return the pins that even the load, largest gain first, or the rotation's next turns."""
         if len(estimate.capacity) < 2:
-            return CpuPlan(), state
+            return CpuPlan(), None
         board = _Board(estimate, config)
         for vcpu in _homeless(estimate, config):
             board.settle(vcpu)
@@ -108,7 +114,8 @@ class Balance:
             if change is None:
                 break
             board.make(change)
-        return CpuPlan(board.pins()), state
+        deficits = accrue(state, estimate, board.readings[0], now_s, 2 * config.rotation_s)
+        return CpuPlan(board.pins() or board.turns(deficits)), deficits
 
 
 def _homeless(estimate: CpuEstimate, config: Balance.Config) -> list[VcpuEstimate]:
@@ -220,6 +227,12 @@ class _Board:
             for key, reason in self.reasons.items()
             if (home := self.homes[key]) is not None and home != self.vcpus[key].home
         )
+
+    def turns(self, deficits: Deficits) -> tuple[Pin, ...]:
+        """Return the pins with which the rotation goes on, where it is due."""
+        relative = {cpu: self._relative(0, cpu) for cpu in self.loads[0]}
+        due = turns(deficits, self.estimate, self.readings[0], relative, self.config.rotation_s)
+        return tuple(_turn(turn, deficits) for turn in due)
 
     def _changes(self, source: int, target: int, *, swaps: bool) -> Iterator[Change]:
         """Yield the changes between two pCPUs that are markedly better."""
@@ -357,6 +370,24 @@ def _variance(vcpu: VcpuEstimate, entitled: float) -> float:
     seen = vcpu.history or (vcpu.demand_ratio,)
     part = min(1.0, entitled / _believed(vcpu)) if _believed(vcpu) else 1.0
     return (part * spread(seen)) ** 2 / max(1.0, len(seen) / SLOTS_A_SAMPLE)
+
+
+def _turn(turn: Turn, deficits: Deficits) -> Pin:
+    assert turn.favoured.home is not None
+    text = (
+        "{vcpu}: loads do not divide; {owed} is owed {owed_s:.1f} s, {favoured} "
+        "{favoured_s:.1f} s: leaving pCPU {source} to the one, sharing {target} with the other"
+    )
+    figures: dict[str, Figure] = {
+        "vcpu": _name(turn.moved),
+        "owed": _name(turn.owed),
+        "owed_s": deficits.of(turn.owed),
+        "favoured": _name(turn.favoured),
+        "favoured_s": deficits.of(turn.favoured),
+        "source": turn.moved.home,
+        "target": turn.favoured.home,
+    }
+    return Pin(turn.moved.key, frozenset({turn.favoured.home}), Reason("turn", text, figures))
 
 
 def _name(vcpu: VcpuEstimate) -> str:
