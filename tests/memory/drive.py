@@ -76,7 +76,8 @@ class Watchdog:
         if command.target_kib < self.minimum_kib.get(command.uuid, 0):
             raise UnsafeError(f"{name} taken below its minimum: {command}")
         taken_kib = sample.actual_kib - command.target_kib
-        full = truth.usable_kib < 0.08 * sample.actual_kib or command.uuid in self.liars
+        seen_kib = min(truth.usable_kib, sample.usable_kib or 0)
+        full = seen_kib < 0.08 * sample.actual_kib or command.uuid in self.liars
         if self.squeezing and sample.swap_out_kib and full:
             # A guest with swap may be made slower in overload, by little at a time.
             if taken_kib > max(32 * MIB, 0.02 * sample.actual_kib + 1, sample.usable_kib or 0):
