@@ -113,38 +113,76 @@ class Rates:
 
 def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     """Return the equilibrium, searched from ``presence``."""
+    scene = _scene(crowd, layout)
     busy = np.zeros(len(layout.speed))
     cap = np.full(len(presence), np.inf)
     spread = tuple(np.full(len(pool.cpus), 1.0 / len(pool.cpus)) for pool in layout.pools)
-    pinned = layout.pinned_cpu >= 0
-    bins = _bins(layout)
-    short = bool(np.any((crowd.work_s < layout.slice_s) & pinned))
-    gaps = short or bool(np.any(np.isfinite(crowd.quota) & pinned))
-    uneven = bool(np.any(layout.sibling >= 0) or np.any(layout.speed != 1.0))
-    uneven = uneven or bool(np.any(crowd.memory_node >= 0))
     speed = np.ones(len(presence))
     for _ in range(_ITERATIONS):
-        if uneven:
+        if scene.uneven:
             speed = _thread_speed(crowd, layout, busy, spread)
-        together = np.bincount(crowd.guest, presence)[crowd.guest]
-        weight = np.minimum(crowd.shares / (1.0 + np.maximum(together - presence, 0.0)), cap)
-        pressure = _pressure(presence, weight, layout, spread, bins)
+        weight = np.minimum(_guest_weight(crowd, presence), cap)
+        pressure = _pressure(presence, weight, scene, spread)
         spread = pressure.spread
         excess, fewer = _excess(presence, weight, pressure, layout, cap)
-        if short:
+        if scene.short:
             excess = np.maximum(excess, _rest_of_run(crowd, presence, weight, excess, layout))
-        present, run, _ = _answer(crowd, speed, excess, layout)
-        *_, seen = _answer(crowd, speed, excess * fewer, layout)
-        before, busy = busy, _busy(run, spread, layout)
-        settled = _near(seen, presence) and _near(busy, before)
-        presence = seen
+        present, run, met = _answer(scene, speed, np.stack((excess, excess * fewer)))
+        before, busy = busy, _busy(run[0], spread, layout)
+        settled = _near(met[1], presence) and _near(busy, before)
+        presence = met[1]
         if settled:
             break
-    if gaps:
-        run = _use_gaps(run, present, busy, crowd, layout)
-        busy = _busy(run, spread, layout)
-    run, busy = _fit(run, busy, spread, layout)
-    return Rates(run, np.maximum(present - run, 0.0), speed, busy, presence)
+    got = run[0]
+    if scene.short or scene.limited:
+        got = _use_gaps(got, present[0], busy, crowd, layout)
+        busy = _busy(got, spread, layout)
+    got, busy = _fit(got, busy, spread, layout)
+    return Rates(got, np.maximum(present[0] - got, 0.0), speed, busy, presence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """A crowd in its layout, and what of both does not change while the equilibrium is sought."""
+
+    crowd: Crowd
+    layout: Layout
+    bins: Ints
+    """By kind of figure and thread: where ``_pressure`` sums it up."""
+    available: Floats
+    """By thread: the share of time its pCPUs are not stolen."""
+    uneven: bool
+    """Some pCPU is slower than others for somebody."""
+    short: bool
+    """Some pinned thread's work is shorter than a slice."""
+    limited: bool
+    """Some thread has a quota."""
+
+
+def _scene(crowd: Crowd, layout: Layout) -> _Scene:
+    pinned = layout.pinned_cpu >= 0
+    kinds = (len(layout.speed) + 1) * np.arange(4)[:, None]
+    available = layout.available[np.maximum(layout.pinned_cpu, 0)]
+    for pool in layout.pools:
+        available[pool.threads] = layout.available[pool.cpus].mean()
+    near = not np.any(crowd.memory_node >= 0)
+    alike = not (np.any(layout.sibling >= 0) or np.any(layout.speed != 1.0))
+    return _Scene(
+        crowd,
+        layout,
+        bins=(layout.pinned_cpu + 1 + kinds).ravel(),
+        available=available,
+        uneven=not (near and alike),
+        short=bool(np.any((crowd.work_s < layout.slice_s) & pinned)),
+        limited=bool(np.any(np.isfinite(crowd.quota))),
+    )
+
+
+def _guest_weight(crowd: Crowd, presence: Floats) -> Floats:
+    """Return each thread's part of its guest's shares."""
+    together = np.bincount(crowd.guest, presence)[crowd.guest]
+    weight: Floats = crowd.shares / (1.0 + np.maximum(together - presence, 0.0))
+    return weight
 
 
 def _near(new: Floats, old: Floats) -> bool:
@@ -165,25 +203,18 @@ class _Pressure:
     """By pool: the pressure its threads fill up to."""
 
 
-def _bins(layout: Layout) -> Ints:
-    """Return by kind of figure and thread where ``_pressure`` sums it up."""
-    width = len(layout.speed) + 1
-    kinds = width * np.arange(4)[:, None]
-    bins: Ints = (layout.pinned_cpu + 1 + kinds).ravel()
-    return bins
-
-
 def _pressure(
-    presence: Floats, weight: Floats, layout: Layout, spread: tuple[Floats, ...], bins: Ints
+    presence: Floats, weight: Floats, scene: _Scene, spread: tuple[Floats, ...]
 ) -> _Pressure:
     """Return the pressure once each pool has filled up among the others, as ``spread`` last."""
+    layout = scene.layout
     kinds = np.empty((4, len(presence)))
     kinds[0] = weight * presence
     kinds[1] = weight * kinds[0] * (1.0 - presence)
     kinds[2] = presence
     kinds[3] = presence * presence
     width = len(layout.speed) + 1
-    total = np.bincount(bins, kinds.ravel(), 4 * width).reshape(4, width)[:, 1:]
+    total = np.bincount(scene.bins, kinds.ravel(), 4 * width).reshape(4, width)[:, 1:]
     amounts = [kinds[:, pool.threads].sum(axis=1) for pool in layout.pools]
     for pool, part, amount in zip(layout.pools, spread, amounts, strict=True):
         total[:, pool.cpus] += np.outer(amount, part)
@@ -298,33 +329,24 @@ def _mean_above(mean: Floats, deviation: Floats, limit: float) -> Floats:
     return np.maximum(distance * below + deviation * density, 0.0)
 
 
-def _answer(
-    crowd: Crowd, speed: Floats, excess: Floats, layout: Layout
-) -> tuple[Floats, Floats, Floats]:
+def _answer(scene: _Scene, speed: Floats, excess: Floats) -> tuple[Floats, Floats, Floats]:
     """Return what threads do whose work is made longer by 1 + ``excess``.
 
     That is their presence, their run time, and the presence that others meet.
     """
-    unhindered = (1.0 + excess) / _available(layout)
+    crowd = scene.crowd
+    unhindered = (1.0 + excess) / scene.available
     think = crowd.think_ratio * speed
     rate = crowd.rate / speed
-    # A throttled thread is made to wait until its run time is down to its quota.
-    throttled = np.where(
-        crowd.closed, 1.0 / crowd.quota - think, np.where(rate > crowd.quota, 1.0 / crowd.quota, 0)
-    )
-    factor = np.maximum(unhindered, throttled)
+    factor = unhindered
+    if scene.limited:  # a throttled thread waits until its run time is down to its quota
+        slowest = 1.0 / crowd.quota
+        throttled = np.where(crowd.closed, slowest - think, slowest * (rate > crowd.quota))
+        factor = np.maximum(unhindered, throttled)
     present = np.where(crowd.closed, factor / (factor + think), np.minimum(1.0, rate * factor))
     run = present / factor
     # Who waits for his quota's next period is in nobody's way.
     return present, run, run * unhindered
-
-
-def _available(layout: Layout) -> Floats:
-    """Return by thread the share of time its pCPUs are not stolen."""
-    available = layout.available[np.maximum(layout.pinned_cpu, 0)]
-    for pool in layout.pools:
-        available[pool.threads] = layout.available[pool.cpus].mean()
-    return available
 
 
 def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats, spread: tuple[Floats, ...]) -> Floats:
