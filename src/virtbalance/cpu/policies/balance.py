@@ -34,6 +34,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from virtbalance.cpu.fairness import entitlement
+from virtbalance.cpu.granularity import domains_of, fold, unfold
 from virtbalance.cpu.history import mean, spread
 from virtbalance.cpu.load import loads, shared_over
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
@@ -64,7 +65,7 @@ class Change:
 
 
 class Balance:
-    """Balances by demand with single-pCPU pins."""
+    """Evens out entitlement over pCPUs, or over sets of them."""
 
     name = "balance"
 
@@ -72,6 +73,9 @@ class Balance:
     class Config:
         """What counts as better."""
 
+        pin: str = "cpu"
+        """``cpu``: one pCPU for each vCPU; ``domain``: the pCPUs under one last-level cache, at
+        most eight (see ``granularity``)."""
         tolerance_ratio: float = 0.05
         """A change must lower the higher load of two pCPUs by this share of the mean load."""
         noise_factor: float = 4.0
@@ -92,6 +96,8 @@ class Balance:
         much CPU time: every 2 s for three hogs on two pCPUs."""
 
         def __post_init__(self) -> None:
+            if self.pin not in ("cpu", "domain"):
+                raise ValueError(f"pin must be cpu or domain, got {self.pin}")
             for name in ("tolerance_ratio", "idle_ratio", "overload_ratio"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
@@ -103,19 +109,30 @@ class Balance:
         self, state: Deficits | None, estimate: CpuEstimate, config: Config, now_s: float
     ) -> tuple[CpuPlan, Deficits | None]:
         """Return the pins that even the load, largest gain first, or the rotation's next turns."""
-        if len(estimate.capacity) < 2:
-            return CpuPlan(), None
-        board = _Board(estimate, config)
-        for vcpu in _homeless(estimate, config):
-            board.settle(vcpu)
-        # each change strictly lowers the sorted loads, so this ends; the count is a safety net
-        for _ in range(4 * len(estimate.vcpus)):
-            change = board.best()
-            if change is None:
-                break
-            board.make(change)
+        if config.pin == "domain":
+            domains = domains_of(estimate)
+            pins = _evened(fold(estimate, domains), config).pins()
+            # inside a domain the kernel takes turns by itself
+            return CpuPlan(tuple(unfold(pins, estimate, domains))), None
+        board = _evened(estimate, config)
         deficits = accrue(state, estimate, board.readings[0], now_s, 2 * config.rotation_s)
         return CpuPlan(board.pins() or board.turns(deficits)), deficits
+
+
+def _evened(estimate: CpuEstimate, config: Balance.Config) -> "_Board":
+    """Return the placement after all that is worth doing."""
+    board = _Board(estimate, config)
+    if len(estimate.capacity) < 2:
+        return board
+    for vcpu in _homeless(estimate, config):
+        board.settle(vcpu)
+    # each change strictly lowers the sorted loads, so this ends; the count is a safety net
+    for _ in range(4 * len(estimate.vcpus)):
+        change = board.best()
+        if change is None:
+            break
+        board.make(change)
+    return board
 
 
 def _homeless(estimate: CpuEstimate, config: Balance.Config) -> list[VcpuEstimate]:
@@ -157,7 +174,7 @@ class _Board:
         for cpu in self.loads[0]:
             self.threads[estimate.topology.by_id[cpu].core].append(cpu)
         self.reasons: dict[VcpuKey, Reason] = {}
-        room = sum(estimate.capacity.values())
+        room = sum(estimate.capacity.values()) or 1.0
         mean_load = sum(self.readings[0].values()) / room
         self.least = max(config.tolerance_ratio * mean_load, config.idle_ratio)
 

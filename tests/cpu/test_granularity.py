@@ -1,0 +1,81 @@
+"""Domains in the place of pCPUs: masks of a cache's pCPUs, and no pins where there is one cache."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.cpu.estimates import applied, estimate_of, vcpu
+from virtbalance.cpu.granularity import domains_of
+from virtbalance.cpu.policies.balance import Balance
+from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
+from virtbalance.model.plan import CpuPlan
+from virtbalance.model.topology import Pcpu, Topology
+
+DOMAIN = Balance.Config(pin="domain")
+FOUR, OTHER_FOUR = set(range(4)), set(range(4, 8))
+
+
+def two_caches(*vcpus: VcpuEstimate) -> CpuEstimate:
+    topology = Topology(tuple(Pcpu(cpu, cpu, cpu // 4 * 4, 0) for cpu in range(8)))
+    return replace(estimate_of(8, *vcpus), topology=topology)
+
+
+def decide(estimate: CpuEstimate) -> CpuPlan:
+    return Balance().decide(None, estimate, DOMAIN, 0.0)[0]
+
+
+def masks(estimate: CpuEstimate) -> list[list[int]]:
+    return sorted(sorted(v.affinity) for v in applied(estimate, decide(estimate)).vcpus)
+
+
+def test_a_large_cache_is_cut_into_equal_parts_of_at_most_eight() -> None:
+    flat = estimate_of(20)
+    assert [len(part) for part in domains_of(flat).values()] == [7, 7, 6]
+
+
+def test_threads_of_a_core_stay_in_one_domain() -> None:
+    pcpus = tuple(Pcpu(cpu, cpu % 8, 0, 0) for cpu in range(16))
+    split = domains_of(replace(estimate_of(16), topology=Topology(pcpus)))
+    assert split == {
+        0: frozenset({0, 1, 2, 3, 8, 9, 10, 11}),
+        4: frozenset({4, 5, 6, 7, 12, 13, 14, 15}),
+    }
+
+
+def test_floating_vcpus_are_spread_over_the_caches() -> None:
+    eight = [vcpu(f"g{i}", 0.8, FOUR | OTHER_FOUR) for i in range(8)]
+    assert masks(two_caches(*eight)) == [[0, 1, 2, 3]] * 4 + [[4, 5, 6, 7]] * 4
+
+
+def test_a_crowded_cache_gives_to_an_empty_one_and_says_so() -> None:
+    crowd = [vcpu(f"g{i}", 1.0, FOUR) for i in range(8)]
+    plan = decide(two_caches(*crowd))
+    assert len(plan.pins) == 4
+    assert str(plan.pins[0].reason) == (
+        "g0/0: pCPU 0-3 is loaded 2.00, pCPU 4-7 0.00; moving 1.00 evens them to 1.75/0.25"
+    )
+
+
+def test_a_mask_narrower_than_its_domain_is_widened() -> None:
+    (pin,) = decide(two_caches(vcpu("a", 0.5, 2))).pins
+    assert pin.cpus == FOUR
+    assert str(pin.reason) == "a/0: confined to pCPU 2 where any of 0-3 will do"
+
+
+def test_a_vcpu_keeps_to_what_it_is_allowed() -> None:
+    crowd = [vcpu(f"g{i}", 1.0, FOUR, allowed={0, 1, 2, 3, 6}) for i in range(8)]
+    assert masks(two_caches(*crowd))[-1] == [6]
+
+
+def test_no_pins_where_there_is_one_domain() -> None:
+    assert decide(estimate_of(4, *(vcpu(f"g{i}", 1.0, FOUR) for i in range(6)))).pins == ()
+
+
+def test_nothing_more_after_that() -> None:
+    crowd = two_caches(*(vcpu(f"g{i}", 0.9, i % 4) for i in range(7)))
+    assert decide(applied(crowd, decide(crowd))).pins == ()
+
+
+def test_the_word_is_checked() -> None:
+    with pytest.raises(ValueError, match="pin must be cpu or domain, got core"):
+        Balance.Config(pin="core")
