@@ -3,8 +3,11 @@
 QEMU makes itself a daemon, so pid 1 inherits it; until pid 1 takes note of its end (some take
 seconds, and a container's may never do), libvirt goes on waiting for it, up to 40 s. A process
 that declares itself a "subreaper" inherits such orphans instead. See prctl(2),
-PR_SET_CHILD_SUBREAPER. Only processes named like QEMU are waited for: other children are the
-business of whoever started them.
+PR_SET_CHILD_SUBREAPER.
+
+Children that somebody started and waits for are left alone: only processes named like QEMU and in
+a session of their own, as daemons are, are orphans. (The embedded libvirt itself waits for QEMU
+processes that are on their way to become daemons; those are still in our session.)
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def _reap() -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # sleep until any child has ended
         for pid in _children():
-            if _name(pid).startswith(QEMU_NAME):
+            if _is_orphan(pid):
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
         # There may be no child to sleep on, or one that ended and waits for its own parent code.
@@ -58,8 +61,12 @@ def _children() -> Iterator[int]:
             yield from map(int, listing.read_text("ascii").split())
 
 
-def _name(pid: int) -> str:
+def _is_orphan(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return ""
+        return False
+    # Field 2 is the name in brackets, which may hold brackets itself; field 6 is the session.
+    name = text[text.index("(") + 1 : text.rindex(")")]
+    session = int(text[text.rindex(")") + 1 :].split()[3])
+    return name.startswith(QEMU_NAME) and session != os.getsid(0)
