@@ -35,6 +35,7 @@ COMMANDS = {
     "restore": Command("virtbalance.cli.restore", "put back what a run has changed"),
     "lab": Command("virtbalance.cli.lab", "real guests on demand, with a load to command"),
     "demo": Command("virtbalance.cli.demo", "four real guests, served for a minute"),
+    "bench": Command("virtbalance.cli.bench", "compare policies on simulated and real hosts"),
 }
 
 

@@ -1,0 +1,46 @@
+"""What a metric is, and where all of them are: tables, reports and criteria derive from it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from virtbalance.bench.recording import Recording
+from virtbalance.model.guest import RoleName
+
+
+class Better(StrEnum):
+    """Which way is better."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of a run."""
+
+    name: str
+    unit: str
+    better: Better
+    help: str
+    compute: Callable[[Recording], float | None]
+    """``None``: the run says nothing about it."""
+    headline: bool = False
+    """Shown in tables by default."""
+    significant: float = 0.0
+    """Differences below this are not worth a mark."""
+
+
+def metrics(role: RoleName) -> Mapping[str, Metric]:
+    """Return all metrics of a role by name, in the order in which they are shown."""
+    from virtbalance.bench.metrics_cpu import CPU_METRICS
+    from virtbalance.bench.metrics_memory import MEMORY_METRICS
+
+    chosen = CPU_METRICS if role is RoleName.CPU else MEMORY_METRICS
+    return {metric.name: metric for metric in chosen}
+
+
+def measure(recording: Recording, role: RoleName) -> dict[str, float | None]:
+    """Return every metric of a recording."""
+    return {name: metric.compute(recording) for name, metric in metrics(role).items()}

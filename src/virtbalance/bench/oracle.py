@@ -1,0 +1,186 @@
+"""The yardstick: the best static placement in hindsight, one pCPU for each vCPU.
+
+It knows every demand beforehand and never moves anybody. Cost of a placement: demand above a pCPU's
+capacity, summed over pCPUs and moments, and a little of the highest mean load, so that ties go to
+the even one. Small cases are solved by HiGHS within a time limit; the start, and the answer for
+large cases, is longest-first with moves and swaps while they help.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from virtbalance.bench.recording import Floats, Recording
+from virtbalance.model.cpu_estimate import CpuEstimate
+from virtbalance.model.guest import VcpuKey
+from virtbalance.model.plan import CpuPlan, Pin, Reason
+
+_MOMENTS = 24
+_SOLVABLE = 400
+"""vCPUs x pCPUs up to which the exact answer is looked for."""
+_TIME_LIMIT_S = 20.0
+_EVENNESS = 0.01
+_ROUNDS = 2000
+
+Placement = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Static:
+    """A policy that knows where everybody belongs, and says so once for each."""
+
+    homes: dict[VcpuKey, int]
+    name: str = "oracle"
+
+    def decide(
+        self, state: Any, estimate: CpuEstimate, config: Any, now_s: float
+    ) -> tuple[CpuPlan, Any]:
+        """Pin whoever is not where it belongs."""
+        del config, now_s
+        reason = Reason("oracle", "its place in hindsight")
+        pins = tuple(
+            Pin(vcpu.key, frozenset({self.homes[vcpu.key]}), reason)
+            for vcpu in estimate.vcpus
+            if vcpu.key in self.homes and vcpu.home != self.homes[vcpu.key]
+        )
+        return CpuPlan(pins), state
+
+
+def static_placement(seen: Recording) -> Static:
+    """Return the policy for a host whose whole course is known."""
+    topology = seen.facts.topology
+    cpus = sorted(topology.usable)
+    capacity = np.array([topology.by_id[cpu].speed_ratio for cpu in cpus])
+    place = best_placement(moments(np.nan_to_num(seen.demand)), capacity)
+    return Static({key: cpus[p] for key, p in zip(seen.vcpus, place, strict=True)})
+
+
+def moments(demand: Floats) -> Floats:
+    """Return mean demands over at most some tens of equal parts of the time."""
+    parts = np.array_split(demand, min(_MOMENTS, max(1, len(demand))))
+    return np.array([part.mean(axis=0) for part in parts if len(part)])
+
+
+def best_placement(demand: Floats, capacity: Floats) -> Placement:
+    """Return a pCPU index for each vCPU; ``demand`` is moments x vCPUs."""
+    found = _searched(demand, capacity)
+    if demand.shape[1] * len(capacity) <= _SOLVABLE:
+        exact = _solved(demand, capacity)
+        if exact is not None and cost(demand, capacity, exact) < cost(demand, capacity, found):
+            return exact
+    return found
+
+
+def cost(demand: Floats, capacity: Floats, place: Placement) -> float:
+    """Return what a placement costs."""
+    loads = _loads(demand, len(capacity), place)
+    over = np.maximum(0.0, loads - capacity).sum() / len(demand)
+    return float(over + _EVENNESS * (loads.mean(axis=0) / capacity).max())
+
+
+def _loads(demand: Floats, pcpus: int, place: Placement) -> Floats:
+    member = np.zeros((demand.shape[1], pcpus))
+    member[np.arange(len(place)), place] = 1.0
+    return np.asarray(demand @ member)
+
+
+def _searched(demand: Floats, capacity: Floats) -> Placement:
+    place = _longest_first(demand, capacity)
+    loads = _loads(demand, len(capacity), place)
+    for _ in range(_ROUNDS):
+        if not _improved(demand, capacity, place, loads):
+            break
+    return place
+
+
+def _longest_first(demand: Floats, capacity: Floats) -> Placement:
+    mean = demand.mean(axis=0)
+    place = np.zeros(len(mean), np.int64)
+    height = np.zeros(len(capacity))
+    for vcpu in np.argsort(-mean, kind="stable"):
+        place[vcpu] = target = int(np.argmin((height + mean[vcpu]) / capacity))
+        height[target] += mean[vcpu]
+    return place
+
+
+def _improved(demand: Floats, capacity: Floats, place: Placement, loads: Floats) -> bool:
+    """Make the best move or swap away from the costliest pCPU; return whether there was one."""
+
+    def costs(load: Floats, room: Floats) -> Floats:
+        over = np.maximum(0.0, load - room[None]).sum(axis=0) / len(demand)
+        return np.asarray(over + _EVENNESS * (load.mean(axis=0) / room) ** 2)
+
+    now = costs(loads, capacity)
+    for source in np.argsort(-now, kind="stable")[:8]:
+        best = (1e-7, -1, -1, -1)
+        for vcpu in np.flatnonzero(place == source):
+            for other in [-1, *np.flatnonzero(place != source)]:
+                delta = demand[:, vcpu] - (demand[:, other] if other >= 0 else 0.0)
+                targets = np.arange(len(capacity)) if other < 0 else place[[other]]
+                targets = targets[targets != source]
+                after_source = costs((loads[:, source] - delta)[:, None], capacity[[source]])
+                after_target = costs(loads[:, targets] + delta[:, None], capacity[targets])
+                gains = now[source] + now[targets] - after_source - after_target
+                at = int(np.argmax(gains)) if len(gains) else -1
+                if at >= 0 and gains[at] > best[0]:
+                    best = (float(gains[at]), int(vcpu), int(other), int(targets[at]))
+        _, mine, theirs, target = best
+        if mine >= 0:
+            delta = demand[:, mine] - (demand[:, theirs] if theirs >= 0 else 0.0)
+            loads[:, source] -= delta
+            loads[:, target] += delta
+            place[mine] = target
+            if theirs >= 0:
+                place[theirs] = source
+            return True
+    return False
+
+
+def _solved(demand: Floats, capacity: Floats) -> Placement | None:
+    """Return the exact answer if HiGHS finds one in time.
+
+    Variables: x[v, p] in {0, 1}, over[t, p] >= 0, and the highest mean load.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array
+
+    times, vcpus = demand.shape
+    pcpus = len(capacity)
+    placed, over = vcpus * pcpus, times * pcpus
+    count = placed + over + 1
+    objective = np.zeros(count)
+    objective[placed : placed + over] = 1.0 / times
+    objective[-1] = _EVENNESS
+    rows: list[tuple[int, int, float]] = [
+        (v, v * pcpus + p, 1.0) for v in range(vcpus) for p in range(pcpus)
+    ]
+    low, high = [1.0] * vcpus, [1.0] * vcpus
+    for t in range(times):
+        for p in range(pcpus):
+            row = len(low)
+            rows += [(row, v * pcpus + p, float(demand[t, v])) for v in range(vcpus)]
+            rows.append((row, placed + t * pcpus + p, -1.0))
+            low.append(-np.inf)
+            high.append(float(capacity[p]))
+    mean = demand.mean(axis=0)
+    for p in range(pcpus):
+        row = len(low)
+        rows += [(row, v * pcpus + p, float(mean[v] / capacity[p])) for v in range(vcpus)]
+        rows.append((row, count - 1, -1.0))
+        low.append(-np.inf)
+        high.append(0.0)
+    at_rows, at_columns, values = zip(*rows, strict=True)
+    matrix = coo_array((values, (at_rows, at_columns)), shape=(len(low), count)).tocsc()
+    upper = np.concatenate([np.ones(placed), np.full(over + 1, np.inf)])
+    solution = milp(
+        objective,
+        constraints=LinearConstraint(matrix, low, high),
+        integrality=np.concatenate([np.ones(placed), np.zeros(over + 1)]),
+        bounds=Bounds(np.zeros(count), upper),
+        options={"time_limit": _TIME_LIMIT_S},
+    )
+    if solution.x is None:
+        return None
+    return np.asarray(solution.x[:placed].reshape(vcpus, pcpus).argmax(axis=1), np.int64)

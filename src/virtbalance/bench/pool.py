@@ -1,0 +1,226 @@
+"""Many runs: in worker processes, each result written when it is there, none lost or run twice.
+
+A worker tells the simulated time it has reached; one that falls silent for too long has a policy
+that does not answer, and is ended. Its run counts as failed and a new worker goes on with the rest.
+"""
+
+import contextlib
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from virtbalance.bench.results import Job, Result, finished, manifest, write
+from virtbalance.bench.runner import Done, run
+from virtbalance.control.config import ConfigError
+from virtbalance.control.policies import PolicyError, describe_failure
+
+SILENCE_S = 60.0
+"""How long a worker may say nothing before its policy is taken for hung."""
+_TELL_EVERY_S = 0.2
+_END_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far all runs are."""
+
+    done: int
+    total: int
+    running: tuple[tuple[str, float], ...]
+    """Job names and the share of their time that has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How runs are made."""
+
+    workers: int = 1
+    directory: Path | None = None
+    silence_s: float = SILENCE_S
+
+
+def run_all(
+    jobs: Sequence[Job],
+    settings: PoolSettings,
+    tell: Callable[[Progress], object] = lambda _: None,
+) -> Iterator[Result]:
+    """Yield results as they are finished; those of an earlier call come first.
+
+    Stopping the iteration ends the workers.
+    """
+    rest = []
+    for job in jobs:
+        former = finished(settings.directory, job) if settings.directory else None
+        if former is None:
+            rest.append(job)
+        else:
+            yield former
+    pool = _Pool(rest, settings, tell, done=len(jobs) - len(rest))
+    with contextlib.closing(pool):
+        yield from pool.results()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One process and what it is doing."""
+
+    process: BaseProcess
+    pipe: Connection
+    job: Job | None = None
+    heard_s: float = field(default_factory=time.monotonic)
+    share: float = 0.0
+
+
+class _Pool:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        settings: PoolSettings,
+        tell: Callable[[Progress], object],
+        done: int,
+    ) -> None:
+        self._waiting = list(reversed(jobs))
+        self._settings = settings
+        self._tell = tell
+        self._done = done
+        self._total = done + len(jobs)
+        self._workers = [_start() for _ in range(min(settings.workers, len(jobs)))]
+        self._told_s = 0.0
+
+    def results(self) -> Iterator[Result]:
+        for worker in self._workers:
+            self._give(worker)
+        while any(worker.job for worker in self._workers):
+            busy = {worker.pipe: worker for worker in self._workers if worker.job}
+            for pipe in wait(list(busy), timeout=_TELL_EVERY_S):
+                assert isinstance(pipe, Connection)
+                result = self._hear(busy[pipe])
+                if result is not None:
+                    yield self._finish(busy[pipe], result)
+            for at, worker in enumerate(self._workers):
+                if worker.job and time.monotonic() - worker.heard_s > self._settings.silence_s:
+                    yield self._replace(at, worker, self._silence(worker.job))
+            self._say()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            _end(worker)
+
+    def _hear(self, worker: _Worker) -> Result | None:
+        worker.heard_s = time.monotonic()
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, OSError):
+            assert worker.job is not None
+            return _failure(worker.job, "the worker process ended unexpectedly")
+        if isinstance(message, float):
+            worker.share = message
+            return None
+        assert worker.job is not None
+        if isinstance(message, Done):
+            if self._settings.directory:
+                write(self._settings.directory, worker.job, message.result, message.series)
+            return message.result
+        return _failure(worker.job, str(message))
+
+    def _finish(self, worker: _Worker, result: Result) -> Result:
+        self._done += 1
+        worker.job = None
+        if not worker.process.is_alive():
+            self._workers[self._workers.index(worker)] = worker = _start()
+        self._give(worker)
+        return result
+
+    def _replace(self, at: int, worker: _Worker, result: Result) -> Result:
+        assert worker.job is not None
+        if self._settings.directory:
+            write(self._settings.directory, worker.job, result, None)
+        _end(worker)
+        self._workers[at] = _start()
+        self._done += 1
+        self._give(self._workers[at])
+        return result
+
+    def _silence(self, job: Job) -> Result:
+        text = f"policy {job.policy} did not answer within {self._settings.silence_s:g} s"
+        return _failure(job, text)
+
+    def _give(self, worker: _Worker) -> None:
+        if self._waiting:
+            worker.job, worker.share = self._waiting.pop(), 0.0
+            worker.heard_s = time.monotonic()
+            worker.pipe.send(worker.job)
+
+    def _say(self) -> None:
+        running = tuple((w.job.name, w.share) for w in self._workers if w.job)
+        self._tell(Progress(self._done, self._total, running))
+
+
+def _failure(job: Job, text: str) -> Result:
+    """Return the result of a run that came to nothing."""
+    return Result(
+        scenario=job.scenario.name,
+        on=job.on,
+        policy=job.policy,
+        seed=job.seed,
+        passed=False,
+        metrics={},
+        role=job.scenario.role,
+        title=job.scenario.title,
+        error=text,
+        manifest=manifest(job),
+    )
+
+
+def _start() -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, mine)
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.terminate()
+    worker.process.join(_END_S)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join(_END_S)
+    worker.pipe.close()
+
+
+def _work(pipe: Connection) -> None:
+    """Do jobs until ended: the main function of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    while True:
+        try:
+            job: Job = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(_done(job, pipe))
+
+
+def _done(job: Job, pipe: Connection) -> Any:
+    """Return what came of a job, or the text of what prevented it."""
+    said_s = 0.0
+
+    def progress(now_s: float) -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s > _TELL_EVERY_S:
+            said_s = time.monotonic()
+            pipe.send(min(1.0, now_s / job.scenario.duration_s))
+
+    try:
+        return run(job, progress)
+    except (ConfigError, PolicyError) as error:
+        return str(error)
+    except Exception as error:  # a simulator's broken law, a policy's doing: the other runs go on
+        return describe_failure(error)

@@ -1,0 +1,286 @@
+"""``virt-balance bench``: policies compared on simulated hosts, traces and real guests."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtbalance.cli.arguments import count
+from virtbalance.cli.errors import CommandError, UsageError
+
+if TYPE_CHECKING:
+    from virtbalance.bench.pool import Progress
+    from virtbalance.bench.results import Job, Result
+    from virtbalance.bench.schema import Scenario
+
+FAILED = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    commands = parser.add_subparsers(dest="bench_command", metavar="COMMAND", required=True)
+    parser.add_argument(
+        "--traces", metavar="DIR", type=Path, help="where the public traces are (docs/bench.md)"
+    )
+    listing = commands.add_parser("list", help="the built-in scenarios and who competes")
+    listing.add_argument("--metrics", action="store_true", help="what is measured instead")
+    show = commands.add_parser("show", help="what a scenario is")
+    show.add_argument("scenarios", metavar="SCENARIO", nargs="+")
+    run = commands.add_parser("run", help="run scenarios under policies")
+    _add_run_arguments(run)
+    sweep = commands.add_parser("sweep", help="run scenarios over a grid of settings")
+    _add_run_arguments(sweep)
+    report = commands.add_parser("report", help="make a page with figures of results")
+    report.add_argument("directory", metavar="DIR", type=Path)
+    compare = commands.add_parser("compare", help="compare two sets of results")
+    compare.add_argument("former", metavar="DIR", type=Path)
+    compare.add_argument("latter", metavar="DIR", type=Path)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "scenarios", metavar="SCENARIO", nargs="+", help="a name, pattern, tag, FILE.toml, or all"
+    )
+    parser.add_argument(
+        "--policy",
+        metavar="NAME|FILE.py:CLASS",
+        action="append",
+        dest="policies",
+        help="who competes (may be repeated; default: balance, fair; 'all': everybody)",
+    )
+    parser.add_argument("--on", choices=["sim", "lab"], default="sim", help="where (default: sim)")
+    parser.add_argument(
+        "--seeds", metavar="N", type=count, default=1, help="runs with seeds 0..N-1"
+    )
+    parser.add_argument("--jobs", metavar="N", type=count, default=1, help="worker processes")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="keep results here; resume if there"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a run")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE[,VALUE...]",
+        action="append",
+        dest="axes",
+        default=[],
+        help="settings: period_s, guard.pins, policies.NAME.KEY; several values make a grid",
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        action="append",
+        dest="metrics",
+        default=[],
+        help="columns of the table (may be repeated)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what was asked; return the exit code."""
+    from virtbalance.control.config import ConfigError
+    from virtbalance.control.policies import PolicyError
+
+    if arguments.traces is not None:
+        from virtbalance.bench.traces import DIRECTORY_VARIABLE
+
+        os.environ[DIRECTORY_VARIABLE] = str(arguments.traces)
+    try:
+        return _COMMANDS[arguments.bench_command](arguments)
+    except (ConfigError, PolicyError) as error:
+        raise UsageError(str(error)) from error
+
+
+# Looking
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from virtbalance.bench.contenders import contender_names
+    from virtbalance.bench.library import built_in
+    from virtbalance.bench.tables import metric_lines, scenario_lines
+    from virtbalance.model.guest import RoleName
+
+    if arguments.metrics:
+        for role in RoleName:
+            _print_all([f"{role}:", *(f"  {line}" for line in metric_lines(role)), ""])
+        return 0
+    _print_all(scenario_lines(built_in()))
+    for role in RoleName:
+        print(f"{role} policies: {', '.join(contender_names(role))}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from virtbalance.bench.library import find, source_of
+
+    shown: set[str] = set()
+    for scenario in find(arguments.scenarios):
+        file = scenario.name.partition("/")[0]
+        if file not in shown:
+            shown.add(file)
+            print(source_of(arguments.scenarios, file))
+        print(f"# runs as {scenario.name} for {scenario.duration_s:g} s")
+    return 0
+
+
+# Running
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from virtbalance.bench.pool import PoolSettings, run_all
+    from virtbalance.bench.tables import run_line, standing_lines, standings
+
+    jobs = _jobs(arguments)
+    show = _Status(sys.stderr.isatty())
+    results = []
+    settings = PoolSettings(arguments.jobs, arguments.out)
+    with _closing_early(run_all(jobs, settings, show.update)) as finished:
+        for result in finished:
+            results.append(result)
+            show.clear()
+            _say(result, run_line, as_json=arguments.json)
+    show.clear()
+    if not arguments.json:
+        for standing in standings(results, arguments.metrics):
+            _print_all(["", *standing_lines(standing)])
+    return FAILED if any(result.passed is False for result in results) else 0
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    if not arguments.axes:
+        raise UsageError("sweep needs --set KEY=VALUE,VALUE")
+    return _run(arguments)
+
+
+def _jobs(arguments: argparse.Namespace) -> list["Job"]:
+    """Return all runs asked for. Raises ``ConfigError``, ``PolicyError``."""
+    from virtbalance.bench.criteria import check_criteria
+    from virtbalance.bench.library import find
+    from virtbalance.bench.results import Job
+    from virtbalance.bench.runner import program_settings
+    from virtbalance.bench.sweep import grid, parse_axis
+
+    scenarios = find(arguments.scenarios)
+    if arguments.axes:
+        scenarios = grid(scenarios, [parse_axis(text) for text in arguments.axes])
+    for scenario in scenarios:
+        check_criteria(scenario)
+        program_settings(scenario)
+    policies = _policies(arguments.policies, scenarios)
+    return [
+        Job(scenario, policy, seed, arguments.on)
+        for scenario in scenarios
+        for policy in policies[scenario.role]
+        for seed in range(arguments.seeds)
+    ]
+
+
+def _policies(
+    references: Sequence[str] | None, scenarios: Sequence["Scenario"]
+) -> Mapping[str, Sequence[str]]:
+    """Return who competes in scenarios of each role; a name counts where there is such a policy."""
+    from virtbalance.bench.contenders import check, contender_names
+    from virtbalance.control.policies import PolicyError
+
+    roles = list(dict.fromkeys(scenario.role for scenario in scenarios))
+    if not references:
+        return {role: [_DEFAULT[role]] for role in roles}
+    chosen: dict[str, list[str]] = {role: [] for role in roles}
+    for reference in references:
+        if ".py:" in reference and len(roles) > 1:
+            raise UsageError(f"{reference}: name scenarios of one role only for a policy file")
+        problems = []
+        for role in roles:
+            if reference == "all":
+                chosen[role] += contender_names(role)
+                continue
+            try:
+                check(role, reference)
+            except PolicyError as error:
+                problems.append(error)
+            else:
+                chosen[role].append(reference)
+        if len(problems) == len(roles):
+            raise problems[0]
+    return {role: list(dict.fromkeys(names)) for role, names in chosen.items()}
+
+
+_DEFAULT = {"cpu": "balance", "memory": "fair"}
+
+
+def _say(result: "Result", line: Callable[["Result"], str], *, as_json: bool) -> None:
+    from virtbalance.bench.results import as_json as object_of
+
+    print(json.dumps(object_of(result)) if as_json else line(result), flush=True)
+
+
+class _closing_early:  # noqa: N801 - reads like contextlib.closing
+    """Closes an iterator of results when an interrupt or an error comes between two of them."""
+
+    def __init__(self, results: Iterator["Result"]) -> None:
+        self._results = results
+
+    def __enter__(self) -> Iterator["Result"]:
+        return self._results
+
+    def __exit__(self, *_: object) -> None:
+        self._results.close()  # type: ignore[attr-defined]
+
+
+class _Status:
+    """A line on the terminal that says how far things are, and is gone when they are done."""
+
+    def __init__(self, shown: bool) -> None:  # noqa: FBT001 - its only argument
+        self._shown = shown
+
+    def update(self, progress: "Progress") -> None:
+        """Write the line anew."""
+        if self._shown:
+            running = ", ".join(f"{name} {share:.0%}" for name, share in progress.running[:3])
+            text = f"{progress.done}/{progress.total}  {running}"
+            print(f"\r\x1b[K{text[:118]}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _print_all(lines: Sequence[str]) -> None:
+    print("\n".join(lines))
+
+
+# Reading results
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from virtbalance.bench.report import write_report
+
+    try:
+        path = write_report(arguments.directory)
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    print(path)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from virtbalance.bench.compare import comparison_lines
+
+    try:
+        _print_all(comparison_lines(arguments.former, arguments.latter))
+    except (OSError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "list": _list,
+    "show": _show,
+    "run": _run,
+    "sweep": _sweep,
+    "report": _report,
+    "compare": _compare,
+}
