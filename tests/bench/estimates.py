@@ -49,12 +49,13 @@ def homes(plan: CpuPlan) -> dict[str, int]:
 def memory(
     *described: GuestMemoryEstimate, total: int = 16384, free: int = 4096, reserve: int = 819
 ) -> MemoryEstimate:
-    """Return a host in MiB."""
+    """Return a host in MiB on which all that balloons hold is touched: the rest is its own."""
+    held = sum(guest.actual_kib for guest in described) // MIB
     return MemoryEstimate(
         host=HostMemory(total * MIB, free * MIB),
         budget_kib=0,
         reserve_kib=reserve * MIB,
-        other_kib=0,
+        other_kib=(total - free - held) * MIB,
         guests=described,
     )
 

@@ -12,6 +12,7 @@ from virtbalance.bench.baselines.memory.none import FullBalloons
 from virtbalance.bench.baselines.memory.pi import Pi, PiState
 from virtbalance.bench.baselines.memory.proxmox import Proxmox
 from virtbalance.bench.baselines.memory.qmemman import Qmemman
+from virtbalance.bench.baselines.memory.sizes import unallocated_kib
 from virtbalance.bench.baselines.memory.squeezed import Squeezed
 from virtbalance.bench.baselines.memory.threshold import Threshold, ThresholdFixed
 from virtbalance.memory.policy import MemoryPolicy
@@ -221,6 +222,15 @@ def test_squeezed_does_without_a_giver_that_does_not_move() -> None:
     assert made[:6] == [{"a": 1700}] * 6
     # Surplus 1219 - 819 = 400 of c's span of 2000: a fifth.
     assert made[6] == {"c": 900}
+
+
+def test_xen_rules_do_not_take_untouched_memory_for_free() -> None:
+    """Balloons of 6000 in 4000 that are not touched yet: 3000 are available, -2500 are free."""
+    full = [guest(name, 3000, 2900, maximum=3000) for name in "ab"]
+    estimate = replace(memory(*full, total=4000, free=3000), other_kib=500 * MIB)
+    assert unallocated_kib(estimate) == -2500 * MIB
+    # Surplus -2500 + 2 x 2488 - 819 = 1657 of a span of 4976: a third of it, 828, above 512.
+    assert once(Squeezed(), estimate) == {"a": 1340.5, "b": 1340.5}
 
 
 # qmemman

@@ -8,13 +8,14 @@ If that is above 0, target = pref + available x pref / sum(pref), times 0.999, a
 cuts off is spread again. Otherwise those 10 MiB or more above pref go down to pref, and what that
 yields goes to the needy in proportion to pref. It acts only if free memory is 15 MiB under its 50
 MiB reserve, or a guest below pref gains more than 15 MiB, or more than 150 MiB would move in all.
-Givers come first: what growth the host can't feed yet follows when they have given.
+Givers come first: what growth the host can't feed yet follows when they have given. Host free is
+counted as on Xen (``sizes.unallocated_kib``).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from virtbalance.bench.baselines.memory.sizes import MIB, clamp, due, plan
+from virtbalance.bench.baselines.memory.sizes import MIB, clamp, due, plan, unallocated_kib
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import MemoryPlan
 
@@ -42,7 +43,7 @@ class Qmemman:
         if state is not None and not due(now_s, state):
             return MemoryPlan(), state
         prefs = {guest.uuid: _pref_kib(guest) for guest in estimate.guests}
-        spare_kib = estimate.host.available_kib - _RESERVE_KIB
+        spare_kib = unallocated_kib(estimate) - _RESERVE_KIB
         lack_kib = sum(prefs[guest.uuid] - guest.actual_kib for guest in estimate.guests)
         if spare_kib > lack_kib:
             targets = _spread(estimate, prefs, spare_kib - lack_kib)
@@ -117,7 +118,7 @@ def _affordable(
 def _matters(
     estimate: MemoryEstimate, prefs: Mapping[str, float], targets: Mapping[str, float]
 ) -> bool:
-    if estimate.host.available_kib < _RESERVE_KIB - _SHORT_KIB:
+    if unallocated_kib(estimate) < _RESERVE_KIB - _SHORT_KIB:
         return True
     changes = {guest.uuid: targets[guest.uuid] - guest.actual_kib for guest in estimate.guests}
     needy_gain = any(

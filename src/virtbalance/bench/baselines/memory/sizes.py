@@ -33,6 +33,16 @@ def plan(estimate: MemoryEstimate, sizes: Mapping[str, int], rule: str) -> Memor
     )
 
 
+def unallocated_kib(estimate: MemoryEstimate) -> int:
+    """Return what is free as Xen counts: all that a balloon holds is given away, touched or not.
+
+    Negative on a host whose balloons hold more than there is. Rules made for Xen go wild with a
+    KVM host's available memory, which counts untouched memory of open balloons as free.
+    """
+    held_kib = sum(guest.actual_kib for guest in estimate.guests)
+    return estimate.host.total_kib - estimate.other_kib - held_kib
+
+
 def clamp(value: float, low: float, high: float) -> float:
     """Return the value, or the limit it is beyond; the upper limit wins."""
     return min(max(value, low), high)

@@ -8,13 +8,13 @@ Every 10 s, over the guests that are active,
 
 in two phases: if anybody must give, only the givers are set, and growth follows when they have
 given. A guest that must move and does not for 5 s is inactive for this run, and the others give
-more. The host target is the host's reserve.
+more. The host target is the host's reserve; host free is counted as on Xen (``unallocated_kib``).
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from virtbalance.bench.baselines.memory.sizes import MIB, clamp, due, plan
+from virtbalance.bench.baselines.memory.sizes import MIB, clamp, due, plan, unallocated_kib
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import MemoryPlan
 
@@ -77,7 +77,7 @@ def _watched(state: SqueezedState, estimate: MemoryEstimate, now_s: float) -> Sq
 
 def _targets(estimate: MemoryEstimate, inactive: frozenset[str]) -> dict[str, int]:
     active = [guest for guest in estimate.guests if guest.uuid not in inactive]
-    surplus_kib = estimate.host.available_kib - estimate.reserve_kib
+    surplus_kib = unallocated_kib(estimate) - estimate.reserve_kib
     surplus_kib += sum(max(0, guest.actual_kib - guest.minimum_kib) for guest in active)
     span_kib = sum(_span_kib(guest) for guest in active)
     fraction = clamp(surplus_kib / span_kib, 0.0, 1.0) if span_kib else 0.0
