@@ -80,7 +80,7 @@ def budget(estimate: CpuEstimate, settings: GuardSettings) -> int:
     usual = max(settings.pins, int(settings.pins_ratio * count))
     if not imbalance(estimate).gross:
         return usual
-    return max(2 * usual, min(settings.gross_pins, count // 2))
+    return max(2 * usual, settings.gross_pins)
 
 
 def _items(plan: object, amendments: list[Amendment]) -> tuple[object, ...]:

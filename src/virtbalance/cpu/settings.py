@@ -42,8 +42,8 @@ class GuardSettings:
     pins_ratio: float = 0.02
     """Or this share of all vCPUs, where that is more."""
     gross_pins: int = 64
-    """Under gross imbalance up to half of the vCPUs, but no more than this: a pin costs about
-    4 ms, and a tick of one second must stay one. Never less than twice the usual."""
+    """Under gross imbalance this many, or twice the usual where that is more: a pin costs about
+    4 ms, and a mapping that is begun is better finished from the same look at the host."""
     cooldown_s: float = 5.0
     """A vCPU that was moved stays at least this long, unless it is served much worse than
     others."""
