@@ -30,7 +30,7 @@ from virtbalance.control.paths import run_directory, state_directory
 from virtbalance.control.policies import PolicyError, load_policy_class, make_policy
 from virtbalance.control.role import GuestFilter, Role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
-from virtbalance.model.errors import HypervisorError
+from virtbalance.model.errors import HypervisorDeniedError, HypervisorError
 from virtbalance.model.guest import RoleName
 from virtbalance.telemetry.json_lines import JsonLines
 from virtbalance.telemetry.last_tick import LastTick, last_tick_path
@@ -98,6 +98,9 @@ def connected(uri: str | None, *, dry_run: bool) -> Iterator["LibvirtHypervisor"
 
     try:
         hypervisor = connect(uri, read_only=dry_run)
+    except HypervisorDeniedError as error:
+        hint = "" if dry_run else " (reading is enough for --dry-run)"
+        raise CommandError(f"{error}{hint}") from error
     except HypervisorError as error:
         raise CommandError(str(error)) from error
     try:

@@ -99,6 +99,8 @@ def _open(uri: str | None, *, read_only: bool) -> Connection:
     open_link = partial(_open_link, uri, read_only=read_only)
     events = open_link()
     driver = events.driver()
+    if not read_only:
+        _check_that_changes_are_permitted(events)
     if _has_peer(events):
         events.on_close(broken.set)
         sensing, acting = LinkPool(open_link(), open_link), LinkPool(open_link(), open_link)
@@ -116,6 +118,14 @@ def _open(uri: str | None, *, read_only: bool) -> Connection:
         capabilities=None if _is_local(canonical, driver) else events.capabilities(),
         broken=broken,
     )
+
+
+def _check_that_changes_are_permitted(link: Link) -> None:
+    try:
+        link.try_to_change()
+    except libvirt.libvirtError as error:
+        if fault_of(error) is Fault.DENIED:
+            raise  # every other error is of the call itself: it got past the permission
 
 
 def _open_link(uri: str | None, *, read_only: bool) -> Link:

@@ -73,6 +73,13 @@ class Link:
         )
         return stats
 
+    def try_to_change(self) -> None:
+        """Make a call that only a connection for changes permits, and that does nothing.
+
+        A server may grant reading only without saying so when the connection is opened.
+        """
+        self.connection.domainXMLFromNative("nothing", "", 0)
+
     def set_keepalive(self, interval_s: int, count: int) -> None:
         """Let libvirt notice a peer that does not answer any more."""
         self.connection.setKeepAlive(interval_s, count)
