@@ -26,6 +26,8 @@ from virtbalance.simulation.memory import GuestMemory
 MIB = 1024
 HOLD_S = 60.0
 RELEASE_WITHIN_S = 600.0
+UNSEEN_S = 15.0
+"""A guest is shrunk on reports up to two periods old, and the report before may be one older."""
 
 
 class UnsafeError(AssertionError):
@@ -76,8 +78,8 @@ class Watchdog:
         if command.target_kib < self.minimum_kib.get(command.uuid, 0):
             raise UnsafeError(f"{name} taken below its minimum: {command}")
         taken_kib = sample.actual_kib - command.target_kib
-        seen_kib = min(truth.usable_kib, sample.usable_kib or 0)
-        full = seen_kib < 0.08 * sample.actual_kib or command.uuid in self.liars
+        # The core takes the worst of two figures for what is usable, so it may see less than this.
+        full = (sample.usable_kib or 0) <= max(100 * MIB, 0.08 * sample.actual_kib)
         if self.squeezing and sample.swap_out_kib and full:
             # A guest with swap may be made slower in overload, by little at a time.
             if taken_kib > max(32 * MIB, 0.02 * sample.actual_kib + 1, sample.usable_kib or 0):
@@ -97,7 +99,7 @@ class Watchdog:
         now_s = self.host.now_s
         for uuid, truth in self.host.truth().memory.items():
             seen = [*self._used_kib.get(uuid, []), (now_s, truth.used_kib)]
-            self._used_kib[uuid] = [(at_s, kib) for at_s, kib in seen if at_s >= now_s - 6.0]
+            self._used_kib[uuid] = [(at_s, kib) for at_s, kib in seen if at_s >= now_s - UNSEEN_S]
 
     def _grown_kib(self, uuid: str) -> int:
         """Return what a guest may have taken since it last reported; nobody can know of it."""

@@ -134,7 +134,7 @@ def test_stale_statistics_are_no_ground_to_take_memory_away() -> None:
 
     story(TrustSettings())
     with pytest.raises(UnsafeError, match="usable"):
-        story(TrustSettings(stale_s=3600))
+        story(TrustSettings(stale_s=3600, fresh_periods=100))
 
 
 def test_what_somebody_else_has_set_is_left_alone_for_a_minute(

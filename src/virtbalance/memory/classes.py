@@ -1,7 +1,8 @@
 """Which guests may be resized: managed, fixed or new, each with the reason (memory.md, section 2).
 
 - *fixed*: never resized; what it has is charged to the budget.
-- *new*: may grow but not shrink, because too little is known of it yet; so may a held guest.
+- *new*: may grow but not shrink, because too little is known of it yet; so may a guest that is
+  held, answers late, or whose last report is not quite fresh.
 - *managed*: all others.
 """
 
@@ -27,6 +28,8 @@ class Standing:
     settling_s: float
     """How long it is spared from then on."""
     interval_s: float
+    late: bool
+    """It did not answer in time just now."""
     stuck: bool
     released: str | None
     """Why it is left alone for good."""
@@ -57,6 +60,11 @@ def growable_only(standing: Standing, now_s: float, settings: TrustSettings) -> 
         return f"it started less than {standing.settling_s:g} s ago"
     if standing.hearing.count < settings.new_reports:
         return f"it has reported {standing.hearing.count} of {settings.new_reports} times"
+    if standing.late:
+        return "it does not answer in time"
+    age_s = _age_s(standing, now_s)
+    if age_s > settings.fresh_periods * _period_s(standing):
+        return f"its statistics are {age_s:.0f} s old"
     return None
 
 
@@ -66,10 +74,18 @@ def _unheard(standing: Standing, now_s: float, settings: TrustSettings) -> str |
     if hearing.heard_s is None:
         silent_s = now_s - standing.since_s
         return "no balloon driver reports" if silent_s >= settings.silent_s else None
-    period_s = max(standing.definition.stats_period_s, standing.interval_s)
-    limit_s = max(settings.stale_s, settings.stale_periods * period_s)
-    believed_s = hearing.last.heard_s if hearing.last else standing.since_s
-    age_s = now_s - believed_s
-    if age_s < limit_s:
+    age_s = _age_s(standing, now_s)
+    if age_s < max(settings.stale_s, settings.stale_periods * _period_s(standing)):
         return None
     return hearing.nonsense or f"its statistics are {age_s:.0f} s old"
+
+
+def _age_s(standing: Standing, now_s: float) -> float:
+    """Return how long ago it said something believable."""
+    last = standing.hearing.last
+    return now_s - (last.heard_s if last else standing.since_s)
+
+
+def _period_s(standing: Standing) -> float:
+    """Return how often something new can be heard of it."""
+    return max(standing.definition.stats_period_s, standing.interval_s)

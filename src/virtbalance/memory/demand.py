@@ -285,6 +285,7 @@ def _standing(track: Track, guest: GuestSample, hold: Hold | None, look: _Look) 
         since_s=track.since_s,
         settling_s=track.settling_s,
         interval_s=look.interval_s,
+        late=track.sample.late,
         stuck=track.motion.stuck,
         released=held.text if held and math.isinf(held.until_s) else None,
         held=held.text if held else None,

@@ -151,6 +151,8 @@ class TrustSettings:
     """Statistics that did not change for this long are stale ..."""
     stale_periods: float = 3.0
     """... or for this many statistics periods or ticks, where that is longer."""
+    fresh_periods: float = 2.0
+    """Nor is a guest shrunk on a report older than this many periods or ticks."""
     new_s: float = 30.0
     """A guest that starts while we look on is not shrunk for this long."""
     new_reports: int = 3
@@ -181,6 +183,7 @@ class TrustSettings:
             self,
             stale_s=(0.1, 3600),
             stale_periods=(1, 100),
+            fresh_periods=(1, 100),
             new_s=(0, 3600),
             new_reports=(1, 100),
             silent_s=(1, 3600),

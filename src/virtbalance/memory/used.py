@@ -24,8 +24,10 @@ _IMPLAUSIBLE_OVERHEAD_RATIO = 0.25
 """No kernel keeps a quarter of the maximum from MemTotal."""
 _STILL_KIB = 1024
 """A balloon that moved less than this from one look to the next stands still."""
-_FOLLOWS_RATIO = 0.25
-"""MemTotal moved with the balloon to within this part of the move."""
+_FOLLOWS_RATIO = 0.75
+"""MemTotal that made this part of the balloon's move or more follows it."""
+_STAYS_RATIO = 0.25
+"""One that made this part or less does not."""
 
 
 class Mode(StrEnum):
@@ -76,15 +78,16 @@ class Sizes:
 
 def learn(accounting: Accounting, report: Report, sizes: Sizes, change_kib: int) -> Accounting:
     """Take in a new report; ``change_kib``: a move of the balloon that tells the mode."""
-    mode = _seen_standing(report.available_kib, sizes, change_kib)
-    if mode is None and sizes.at_rest:
-        mode = _seen_moving(accounting, report.available_kib, sizes.actual_kib, change_kib)
+    mode = _seen_standing(report.available_kib, sizes, change_kib) or _seen_moving(
+        accounting, report.available_kib, sizes, change_kib
+    )
     known = accounting.mode
     if sizes.at_rest:
         return _rested(accounting, mode or known, report.available_kib, sizes, change_kib)
     if mode is None or mode is known:
         return accounting
-    return replace(accounting, mode=mode, overhead_kib=_overhead_kib(mode, report, sizes))
+    overhead_kib = _overhead_kib(accounting, mode, report, sizes)
+    return replace(accounting, mode=mode, overhead_kib=overhead_kib)
 
 
 def used_kib(accounting: Accounting, report: Report, sizes: Sizes, previous_kib: int | None) -> int:
@@ -114,9 +117,13 @@ def _rested(
     return Accounting(mode, max(0, whole_kib - available_kib), now_kib, available_kib)
 
 
-def _overhead_kib(mode: Mode, report: Report, sizes: Sizes) -> int:
-    whole_kib = sizes.maximum_kib if mode is Mode.RESERVE else sizes.largest_kib
-    return max(0, whole_kib - report.available_kib)
+def _overhead_kib(accounting: Accounting, mode: Mode, report: Report, sizes: Sizes) -> int:
+    """Return what the kernel keeps, for a mode that has just shown itself on the move."""
+    if mode is Mode.RESERVE:
+        return max(0, sizes.maximum_kib - report.available_kib)
+    if accounting.rest_actual_kib is None or accounting.rest_available_kib is None:
+        return max(0, sizes.largest_kib - report.available_kib)
+    return max(0, accounting.rest_actual_kib - accounting.rest_available_kib)
 
 
 def _seen_standing(available_kib: int, sizes: Sizes, change_kib: int) -> Mode | None:
@@ -129,17 +136,21 @@ def _seen_standing(available_kib: int, sizes: Sizes, change_kib: int) -> Mode | 
 
 
 def _seen_moving(
-    accounting: Accounting, available_kib: int, actual_kib: int, change_kib: int
+    accounting: Accounting, available_kib: int, sizes: Sizes, change_kib: int
 ) -> Mode | None:
-    """Return the mode if MemTotal did, or did not, follow a large enough move."""
-    if accounting.rest_actual_kib is None or accounting.rest_available_kib is None:
+    """Return the mode if MemTotal did, or did not, follow a large enough move since the last rest.
+
+    The balloon may still be moving: of the sizes it may have had when the report was written, the
+    one nearer to the rest counts.
+    """
+    rest_kib, rest_available_kib = accounting.rest_actual_kib, accounting.rest_available_kib
+    if rest_kib is None or rest_available_kib is None or sizes.before_kib is None:
         return None
-    moved = actual_kib - accounting.rest_actual_kib
-    if abs(moved) < change_kib:
+    moves = (sizes.actual_kib - rest_kib, sizes.before_kib - rest_kib)
+    moved_kib = min(moves, key=abs)
+    if abs(moved_kib) < change_kib or moves[0] * moves[1] < 0:
         return None
-    followed = available_kib - accounting.rest_available_kib
-    if abs(followed - moved) <= _FOLLOWS_RATIO * abs(moved):
+    followed_ratio = (available_kib - rest_available_kib) / moved_kib
+    if followed_ratio >= _FOLLOWS_RATIO:
         return Mode.REMOVE
-    if abs(followed) <= _FOLLOWS_RATIO * abs(moved):
-        return Mode.RESERVE
-    return None
+    return Mode.RESERVE if followed_ratio <= _STAYS_RATIO else None
