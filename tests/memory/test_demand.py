@@ -80,6 +80,21 @@ def test_near_its_maximum_a_guest_shows_its_mode_by_its_first_move() -> None:
         assert abs(mib(seen.used_kib) - 300) <= (150 if autodeflate else 0)
 
 
+def test_the_mode_shows_even_if_the_balloon_never_rests() -> None:
+    watcher = Watcher()
+    for second in range(3):
+        watcher.see(second, guest(sample(300, 2048, at_s=second)))
+    watcher.targets["g"] = 1000 * MIB
+    # From here on in motion; the first new report may be from before it began.
+    used = [
+        mib(watcher.see(second, guest(sample(300, size, at_s=second))).used_kib)
+        for second, size in ((3, 1950), (4, 1850), (5, 1750))
+    ]
+    assert used == [300, 300, 300]
+    assert watcher.state is not None
+    assert watcher.state.tracks["g"].accounting.mode == "remove"
+
+
 def test_memory_added_at_run_time_starts_the_reading_anew() -> None:
     watcher = Watcher()
     steady(watcher, actual=2048)
@@ -131,11 +146,20 @@ def test_a_report_ages_by_our_clock_and_not_by_the_guests() -> None:
     assert watcher.see(10, guest(sample(300, last_update_s=17))).fixed is None
 
 
-def test_a_late_answer_is_no_news() -> None:
+def test_a_late_answer_is_no_news_and_no_ground_to_shrink() -> None:
     watcher = Watcher()
     steady(watcher)
     late = replace(sample(400, at_s=4), late=True)
-    assert mib(watcher.see(4, guest(late)).used_kib) == 300
+    seen = watcher.see(4, guest(late))
+    assert (mib(seen.used_kib), seen.growable_only) == (300, "it does not answer in time")
+
+
+def test_a_report_that_is_not_fresh_is_no_ground_to_shrink() -> None:
+    watcher = Watcher()
+    steady(watcher)
+    old = guest(sample(300, at_s=3))
+    classes = [watcher.see(second, old).growable_only for second in (4, 5, 6)]
+    assert classes == [None, None, "its statistics are 3 s old"]
 
 
 # Trend and claims
