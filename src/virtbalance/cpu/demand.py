@@ -10,7 +10,7 @@ two readings a second or so apart, never a mean of small samples.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from virtbalance.cpu.capacity import OtherWork, measure_other_work
 from virtbalance.cpu.history import Level, extend, fits, mean
@@ -100,13 +100,13 @@ def _follow(
     late_ns = GAP_SAMPLES * settings.sample_s * 1e9
     gap = sample.read_ns - track.readings[-1].read_ns > late_ns
     if gap or guest.state is GuestState.PAUSED:
-        return replace(track, readings=(sample,), slot=sample, level=Level())
+        return Track(track.incarnation, (sample,), sample, track.demand)
     readings = (*track.readings, sample)
     window_ns = 0.98e9 * settings.window_s
     while len(readings) > 2 and sample.read_ns - readings[1].read_ns >= window_ns:
         readings = readings[1:]
     demand = _demand(readings[0], sample, track.demand, guest.definition.quota_ratio)
-    return replace(track, readings=readings, demand=demand)
+    return Track(track.incarnation, readings, track.slot, demand, track.level)
 
 
 def _restarted(track: Track, sample: VcpuSample) -> bool:
@@ -124,7 +124,7 @@ def _close_slot(track: Track, guest: GuestSample, settings: DemandSettings) -> T
     former = track.level.demands[-1] if track.level.demands else track.demand
     demand = _demand(track.slot, last, former, quota)
     level = extend(track.level, demand, track.slot.read_ns, settings.history_slots)
-    return replace(track, slot=last, level=level)
+    return Track(track.incarnation, track.readings, last, track.demand, level)
 
 
 def _demand(first: VcpuSample, last: VcpuSample, former: float, quota: float | None) -> float:

@@ -12,6 +12,7 @@ reaches the limit of 6, and the level begins anew with that second one.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 SLACK = 0.75
 LIMIT = 6.0
@@ -65,5 +66,6 @@ def spread(demands: Sequence[float]) -> float:
     """Return the standard deviation, drawn towards the prior while there are few demands."""
     centre = mean(demands)
     prior = PRIOR_WEIGHT * (PRIOR_SPREAD * centre) ** 2
-    squares = sum((demand - centre) ** 2 for demand in demands)
+    # for every vCPU at every sample: the textbook sum of squares, at the speed of C
+    squares = max(0.0, sum(map(mul, demands, demands)) - len(demands) * centre * centre)
     return math.sqrt((prior + squares) / (PRIOR_WEIGHT + len(demands)))
