@@ -1,7 +1,12 @@
 """Settings files: every mistake at once, each with its path."""
 
+import dataclasses
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -100,3 +105,50 @@ def test_a_policys_own_settings() -> None:
         policy_config(WithConfig, {"gain": 1}, "cpu.policies.with")
     with pytest.raises(ConfigError, match="policy 'without' has no settings"):
         policy_config(Without, {"gain": 1}, "x")
+
+
+def keys_of(kind: type[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every key of the settings file with its default."""
+    for field in dataclasses.fields(kind):
+        hint = get_type_hints(kind)[field.name]
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield from keys_of(hint, (*path, field.name))
+        elif field.name != "policies":
+            yield (*path, field.name), getattr(kind(), field.name)
+
+
+def another(value: Any) -> Any:
+    """Return a legal value that is not this default."""
+    match value:
+        case bool():
+            return not value
+        case StrEnum():
+            return next(str(other) for other in type(value) if other is not value)
+        case int():
+            return value + 1
+        case float():
+            return value * 0.99 if value else 0.01
+        case tuple():
+            return ["x*"]
+        case str():
+            return "hold"
+        case None:
+            return 1
+    raise AssertionError(f"no idea of another {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("path", "default"),
+    keys_of(Settings),
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else "-",
+)
+def test_every_key_reaches_its_field(tmp_path: Path, path: tuple[str, ...], default: Any) -> None:
+    table, key = path[:-1], path[-1]
+    value = "test:///default" if key == "uri" else another(default)
+    header = f"[{'.'.join(table)}]\n" if table else ""
+    found: Any = read_settings(write(tmp_path, f"{header}{key} = {json.dumps(value)}\n"))
+    for name in path:
+        found = getattr(found, name)
+    assert found == (tuple(value) if isinstance(value, list) else value)
+    assert found != default
