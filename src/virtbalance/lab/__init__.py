@@ -10,7 +10,7 @@ In use::
 
 from virtbalance.lab.errors import LabError
 from virtbalance.lab.guest import Guest
-from virtbalance.lab.lab import Lab
+from virtbalance.lab.lab import Lab, end_kept, kept_guests
 from virtbalance.lab.loads import Burst, CountAndSleep, CpuLoad, Duty, Hog, Off
 from virtbalance.lab.reports import CpuReport, MemoryFigures, MemoryReport, Report
 from virtbalance.lab.specs import Balloon, GuestSpec
@@ -31,4 +31,6 @@ __all__ = [
     "MemoryReport",
     "Off",
     "Report",
+    "end_kept",
+    "kept_guests",
 ]
