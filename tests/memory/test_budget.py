@@ -7,7 +7,7 @@ import pytest
 from tests.memory.make import MIB, Watcher, guest, sample, snapshot
 from virtbalance.memory.demand import estimate
 from virtbalance.memory.settings import BudgetSettings, Commit, DemandSettings
-from virtbalance.model.guest import GuestState
+from virtbalance.model.guest import GuestDefinition, GuestState
 from virtbalance.model.snapshot import HostMemory
 
 RESERVE_MIB = 819
@@ -75,6 +75,15 @@ def test_a_fixed_guest_is_charged_what_it_has_or_may_have() -> None:
     seen = watcher.whole(0, guest(sample(300), "a"), paused)
     assert mib(seen.guests[1].charge_kib) == 1024
     assert mib(seen.budget_kib) == 16384 - 7168 - RESERVE_MIB - 2 * OVERHEAD_MIB - 1024
+
+
+def test_a_guest_in_huge_pages_is_charged_only_what_lies_outside() -> None:
+    huge = GuestDefinition(unswappable="hugepages")
+    pooled = guest(sample(300, 2048, rss_kib=90 * MIB), definition=huge)
+    assert mib(Watcher().see(0, pooled).charge_kib) == 90
+    pinned = GuestDefinition(unswappable="locked memory")
+    whole = guest(sample(300, 2048, rss_kib=2100 * MIB), definition=pinned)
+    assert mib(Watcher().see(0, whole).charge_kib) == 2048
 
 
 def test_measured_charges_what_a_fixed_guest_uses_and_some() -> None:

@@ -308,7 +308,7 @@ def test_a_restarted_guest_is_new_again() -> None:
     [
         ({"settings": GuestSettings(exclude=frozenset({RoleName.MEMORY}))}, "excluded"),
         ({"definition": GuestDefinition(balloon=False)}, "no balloon device"),
-        ({"definition": GuestDefinition(unswappable="it uses hugepages")}, "hugepages"),
+        ({"definition": GuestDefinition(unswappable="locked memory")}, "locked"),
         ({"state": GuestState.PAUSED}, "paused"),
     ],
 )

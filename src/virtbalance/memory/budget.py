@@ -57,9 +57,20 @@ def overhead_kib(known_kib: int, sample: MemorySample, *, at_rest: bool) -> int:
     return max(known_kib, sample.rss_kib - sample.actual_kib)
 
 
-def charge_kib(sample: MemorySample, committed_kib: int, settings: BudgetSettings) -> int:
-    """Return what a guest that can't be resized takes out of the budget."""
-    if settings.commit is Commit.STRICT or sample.rss_kib is None:
+def charge_kib(
+    sample: MemorySample, committed_kib: int, settings: BudgetSettings, *, taken: bool
+) -> int:
+    """Return what a guest that can't be resized takes out of the budget.
+
+    ``taken``: all its memory was taken when it started (locked, or for a device). What is resident
+    is all there will be then; what is not comes from a pool of huge pages, which the host has
+    already given away.
+    """
+    if sample.rss_kib is None:
+        return committed_kib
+    if taken:
+        return min(committed_kib, sample.rss_kib)
+    if settings.commit is Commit.STRICT:
         return committed_kib
     seen_kib = settings.measured_ratio * sample.rss_kib + settings.measured_room_kib
     return min(committed_kib, round(seen_kib))

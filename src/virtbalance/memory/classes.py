@@ -44,7 +44,7 @@ def fixed(standing: Standing, now_s: float, settings: TrustSettings) -> str | No
     if not standing.definition.balloon:
         return "it has no balloon device"
     if standing.definition.unswappable:
-        return standing.definition.unswappable
+        return f"its memory can't be given back: {standing.definition.unswappable}"
     if standing.state is not GuestState.RUNNING:
         return f"it is {standing.state}"
     if standing.released:

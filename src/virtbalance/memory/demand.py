@@ -218,6 +218,11 @@ def _guest(
     )
 
 
+def _charge_kib(guest: GuestSample, sample: MemorySample, committed_kib: int, look: _Look) -> int:
+    taken = guest.definition.unswappable is not None
+    return budget.charge_kib(sample, committed_kib, look.settings.budget, taken=taken)
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
     """What a guest's own reports add to what the host sees of it."""
