@@ -19,7 +19,7 @@ from virtbalance.model.plan import Pin, Reason
 from virtbalance.model.topology import Pcpu, Topology
 
 LARGEST = 8
-"""pCPUs in a domain; larger ones gain nearly nothing and are balanced worse."""
+"""pCPUs in a domain; cpu.md, section 12."""
 
 Domains = Mapping[int, frozenset[int]]
 

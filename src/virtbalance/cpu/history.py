@@ -16,7 +16,7 @@ from operator import mul
 
 SLACK = 0.75
 LIMIT = 6.0
-"""Both in spreads; cpu.md, section 3: a false alarm is rarer than one in 1,000 slots."""
+"""Both in spreads; cpu.md, section 3."""
 FIT = 3.0
 """In spreads: what a CUSUM has not had the time to judge is not taken for the level beyond this."""
 LEAST_SPREAD_RATIO = 0.03

@@ -13,8 +13,8 @@ from virtbalance.model.guest import VcpuKey
 GROSS_SHORTFALL_RATIO = 0.05
 """Demand that is not met though it could be; cpu.md, section 9."""
 GROSS_SPREAD_RATIO = 0.25
-"""Standard deviation of the loads relative to their mean: a quarter is seen on no host that was
-ever balanced."""
+"""Standard deviation of the loads relative to their mean; chosen well above the tolerance at which
+a balanced host is left alone."""
 GROSS_UNPLACED_RATIO = 1 / 3
 """vCPUs with no pCPU of their own; cpu.md, section 9."""
 

@@ -80,8 +80,7 @@ class Balance:
         """A change must lower the higher load of two pCPUs by this share of the mean load."""
         noise_factor: float = 4.0
         """And by this many standard errors of the demands on both: of many possible changes the
-        best is chosen, so two would be passed by chance. Measured on traces: 4 needs half of the
-        pins of 3 for the same delivery."""
+        best is chosen, so two would be passed by chance."""
         overload_ratio: float = 0.02
         """Where a pCPU carries more than it can give, this is enough instead of the two others:
         somebody goes short there."""
