@@ -214,7 +214,7 @@ def _guest(
         swap_in_kib_s=told.swap_in_kib_s,
         load_ended=track.trend.ended,
         stuck=fixed == classes.STUCK,
-        charge_kib=(budget.charge_kib(sample, committed_kib, look.settings.budget) if fixed else 0),
+        charge_kib=_charge_kib(guest, sample, committed_kib, look) if fixed else 0,
     )
 
 
