@@ -1,8 +1,9 @@
-"""Links for calls that may hang with a guest: a few calls each, and as many links as it takes.
+"""Links for calls that may hang with a guest: one call each, and as many links as it takes.
 
-libvirtd works on five calls of a client at once, then it stops reading from that client. A guest
-whose QEMU hangs keeps its call, so five of them on one link would silence all others, and even
-the keepalive. Here no link ever carries more than four.
+libvirtd works on five calls of a client at once, then it stops reading from that client, so a few
+hung guests would silence all others. And libvirt's own client (seen with 9.0) may sleep through
+an answer for seconds when one thread hangs in a call while another makes one on the same
+connection. A link that carries one call at a time knows neither trouble.
 """
 
 import threading
@@ -11,41 +12,49 @@ from contextlib import contextmanager
 
 from virtbalance.hypervisor.link import Link
 
-CALLS_PER_LINK = 4
-
 
 class LinkPool:
     """Hands out links; used from many threads."""
 
     def __init__(self, first: Link, open_another: Callable[[], Link] | None) -> None:
-        """``open_another`` is ``None`` where calls don't cross to another process."""
+        """``open_another`` is ``None`` where calls stay in this process and share one link."""
+        self._first = first
         self._open_another = open_another
         self._lock = threading.Lock()
-        self._calls: dict[Link, int] = {first: 0}
+        self._idle = [first]
+        self._closed = False
 
     @contextmanager
     def use(self) -> Iterator[Link]:
         """Lend a link for one call. libvirtError if another one is needed and can't be opened."""
-        link = self._take()
+        if self._open_another is None:
+            yield self._first
+            return
+        link = self._take_idle() or self._open_another()
         try:
             yield link
         finally:
-            with self._lock:
-                self._calls[link] -= 1
+            self._give_back(link)
 
     def close(self) -> None:
-        """Close every link; may block as long as libvirt likes."""
-        for link in list(self._calls):
+        """Let go of every link that is not in use, and of the others when their call ends."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for link in idle:
             link.close()
 
-    def _take(self) -> Link:
+    def _take_idle(self) -> Link | None:
         with self._lock:
-            for link, calls in self._calls.items():
-                if self._open_another is None or (calls < CALLS_PER_LINK and link.is_alive()):
-                    self._calls[link] += 1
+            while self._idle:
+                link = self._idle.pop()
+                if link.is_alive():
                     return link
-        assert self._open_another is not None
-        link = self._open_another()
+        return None
+
+    def _give_back(self, link: Link) -> None:
         with self._lock:
-            self._calls[link] = 1
-        return link
+            if not self._closed:
+                self._idle.append(link)
+                return
+        link.close()
