@@ -7,19 +7,19 @@ simulated host and divides simulated by processor time. Ratios above 1 are faste
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from virtbalance.bench.baselines.cpu.lpt import Lpt
+from virtbalance.bench.runner import QuickJournal
 from virtbalance.control.cpu_role import CpuRole, CpuRoleSettings
 from virtbalance.control.deadline import UnlimitedDecider
-from virtbalance.control.journal import Journal
 from virtbalance.control.loop import Loop
 from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
 from virtbalance.control.role import GuestFilter, Role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
 from virtbalance.cpu.policies.balance import Balance
-from virtbalance.cpu.policies.hold import Hold
 from virtbalance.memory.policies.fair import Fair
 from virtbalance.model.topology import flat_topology
 from virtbalance.simulation.build import host
@@ -40,6 +40,8 @@ class Case:
     policy: Any
     seconds: float
     wanted: float | None = None
+    looks: int | None = None
+    """A tick; ``None``: as in production."""
 
 
 def small() -> SimulatedHost:
@@ -73,7 +75,7 @@ def memory(guests: int) -> Callable[[], SimulatedHost]:
 
 
 CASES = (
-    Case("8 on 4, 1 s, varying, hold", small, CpuSettings(), Hold, 600, 1000),
+    Case("8 on 4, 1 s, varying, lpt", small, CpuSettings(), Lpt, 600, 1000, looks=1),
     Case("8 on 4, 1 s, varying, balance", small, CpuSettings(), Balance, 600, 200),
     Case("8 on 4, 1 s, steady, balance", steady, CpuSettings(), Balance, 600, 200),
     Case("1000 on 128, 4 s, balance", large, CpuSettings(period_s=4.0), Balance, 120, 10),
@@ -94,14 +96,16 @@ def main() -> None:
 def run(case: Case) -> float:
     """Return the processor time a case takes."""
     simulated = case.make()
+    settings = loop_settings(case.settings, round(case.seconds / case.settings.period_s))
+    settings = replace(settings, looks=case.looks or settings.looks)
     with tempfile.TemporaryDirectory() as directory:
         loop_of_case = Loop(
             simulated,
             role(case),
-            loop_settings(case.settings, round(case.seconds / case.settings.period_s)),
+            settings,
             clock=simulated.clock,
             decider=UnlimitedDecider(),
-            journal=Journal(Path(directory), simulated.boot_id),
+            journal=QuickJournal(Path(directory), simulated.boot_id),
         )
         began_s = time.process_time()
         loop_of_case.run()

@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.rates import jain, rates
 from virtbalance.model.guest import GuestDefinition, VcpuKey
 from virtbalance.model.snapshot import Scope
-from virtbalance.model.topology import Pcpu, Topology
+from virtbalance.model.topology import Pcpu, Topology, flat_topology
 from virtbalance.simulation.build import guest, host, uuid
 from virtbalance.simulation.event import EventCpu
 from virtbalance.simulation.fluid import FluidCpu
@@ -189,6 +189,20 @@ def test_the_hosts_own_work_competes_and_shows_on_its_cpu(model: CpuModelMaker) 
     snapshot = simulated.sample(Scope.CPU, 1.0)
     assert snapshot.pcpus[0].busy_ns / (simulated.now_s * 1e9) == pytest.approx(1.0, abs=0.001)
     assert [g.name for g in snapshot.guests] == ["g0"]
+
+
+@MODELS
+def test_threads_leave_a_cpu_that_goes_off_line_and_return(model: CpuModelMaker) -> None:
+    """Hogs on pCPUs 0, 1 and 1, the host's own on 1; then all four share pCPU 0."""
+    machine = SimMachine(flat_topology(2), other_work={1: hog()})
+    hogs = [guest(0, hog(), pin=0), guest(1, hog(), pin=1), guest(2, hog(), pin=1)]
+    simulated = SimulatedHost(machine, hogs, cpu_model=model)
+    assert [r.run for r in rates(simulated)] == pytest.approx([1, 1 / 3, 1 / 3], abs=0.01)
+    simulated.set_online(1, online=False)
+    assert [r.run for r in rates(simulated)] == pytest.approx([0.25] * 3, abs=0.01)
+    simulated.set_online(1, online=True)
+    assert [r.run for r in rates(simulated)] == pytest.approx([1, 1 / 3, 1 / 3], abs=0.01)
+    assert simulated.sample(Scope.CPU, 1.0).pcpus[1].busy_ns == pytest.approx(44e9, rel=0.01)
 
 
 @MODELS

@@ -202,7 +202,10 @@ class World:
         self._happen("guest-paused" if paused else "guest-resumed", guest)
 
     def change(self, uuid: str, described: SimGuest) -> None:
-        """Let the owner change settings or definition; work and memory stay as they are."""
+        """Let the owner change settings or definition.
+
+        Work, memory, shares and quota stay as they were when the guest started.
+        """
         self.guests[uuid].described = described
 
     # vCPUs and pCPUs
@@ -237,6 +240,8 @@ class World:
         for guest in self.guests.values():
             for index, mask in guest.masks.items():
                 self._cpu.allow(VcpuKey(guest.uuid, index), self._effective(mask))
+        for host_cpu in self.machine.other_work:
+            self._cpu.allow(VcpuKey("", host_cpu), self._effective(frozenset({host_cpu})))
         if not online:
             self._cpu.set_topology(self._topology)
 
@@ -269,7 +274,7 @@ class World:
             name = f"host/{cpu}"
             source = self._streams.stream("lengths", name)
             thread = Thread(VcpuKey("", cpu), workload, source, name, group=name)
-            self._cpu.add(thread, frozenset({cpu}))
+            self._cpu.add(thread, self._effective(frozenset({cpu})))
 
     # Memory
 
