@@ -31,8 +31,8 @@ def test_hold_changes_nothing() -> None:
 def test_four_on_one_of_two_become_two_and_two_with_two_moves_and_say_why() -> None:
     plan = decide(estimate_of(2, *(vcpu(f"web{i}", 0.46, 0) for i in range(1, 5))))
     assert [str(pin.reason) for pin in plan.pins] == [
-        "web1/0: pCPU 0 is loaded 1.84, pCPU 1 0.00; moving 0.46 evens them to 1.38/0.46",
-        "web2/0: pCPU 0 is loaded 1.38, pCPU 1 0.46; moving 0.46 evens them to 0.92/0.92",
+        "pCPU 0 is loaded 1.84, pCPU 1 0.00; moving 0.46 evens them to 1.38/0.46",
+        "pCPU 0 is loaded 1.38, pCPU 1 0.46; moving 0.46 evens them to 0.92/0.92",
     ]
 
 
@@ -46,11 +46,11 @@ def test_heavies_and_lights_in_bad_order_swap_once() -> None:
     assert len(plan.pins) == 2
     first, second = plan.pins
     assert str(first.reason) == (
-        "h1/0: pCPU 0 is loaded 1.20, pCPU 1 0.40; "
+        "pCPU 0 is loaded 1.20, pCPU 1 0.40; "
         "swapping its 0.60 with 0.20 of l1/0 evens them to 0.80/0.80"
     )
     assert str(second.reason) == (
-        "l1/0: pCPU 1 is loaded 0.40, pCPU 0 1.20; "
+        "pCPU 1 is loaded 0.40, pCPU 0 1.20; "
         "swapping its 0.20 with 0.60 of h1/0 evens them to 0.80/0.80"
     )
 

@@ -52,14 +52,14 @@ def test_a_crowded_cache_gives_to_an_empty_one_and_says_so() -> None:
     plan = decide(two_caches(*crowd))
     assert len(plan.pins) == 4
     assert str(plan.pins[0].reason) == (
-        "g0/0: pCPU 0-3 is loaded 2.00, pCPU 4-7 0.00; moving 1.00 evens them to 1.75/0.25"
+        "pCPU 0-3 is loaded 2.00, pCPU 4-7 0.00; moving 1.00 evens them to 1.75/0.25"
     )
 
 
 def test_a_mask_narrower_than_its_domain_is_widened() -> None:
     (pin,) = decide(two_caches(vcpu("a", 0.5, 2))).pins
     assert pin.cpus == FOUR
-    assert str(pin.reason) == "a/0: confined to pCPU 2 where any of 0-3 will do"
+    assert str(pin.reason) == "confined to pCPU 2 where any of 0-3 will do"
 
 
 def test_a_vcpu_keeps_to_what_it_is_allowed() -> None:

@@ -31,7 +31,7 @@ def test_the_one_beside_the_most_owed_moves_to_the_most_favoured() -> None:
     owed = Deficits(10.0, {A: 0.4, B: 0.3, C: -0.7})
     (reason,) = moves(THREE, owed, 10.0)
     assert reason == (
-        "b/0: loads do not divide; a/0 is owed 0.4 s, c/0 -0.7 s: "
+        "loads do not divide; a/0 is owed 0.4 s, c/0 -0.7 s: "
         "leaving pCPU 0 to the one, sharing 1 with the other"
     )
 

@@ -22,7 +22,7 @@ def test_everybody_gets_what_it_needs_where_that_fits() -> None:
     here = whole(believed("a", used=300), believed("b", used=900, actual=1024))
     assert wanted(here) == {"a": 428, "b": 1028}
     assert reasons(here)[0] == (
-        "fair: a needs 400 MiB (used 300 + lead 0), gets 428 of budget 8192 MiB: "
+        "it uses 300 MiB, soon 0 more, and needs 400; may have 428 of 8192: "
         "all it needs, cache included"
     )
 
@@ -34,7 +34,7 @@ def test_where_it_does_not_fit_nobody_keeps_more_than_it_needs_while_another_sta
         budget=1500,
     )
     assert wanted(here) == {"busy": 1100, "idle": 400}
-    assert reasons(here)[0].endswith("gets 1100 of budget 1500 MiB: its share by weight")
+    assert reasons(here)[0].endswith("may have 1100 of 1500: its share by weight")
 
 
 def test_overload_can_be_met_by_protecting_some() -> None:
@@ -70,7 +70,7 @@ def test_minima_above_the_budget_are_all_that_is_wanted() -> None:
     here = whole(believed("a", minimum=600), believed("b", minimum=600), budget=1000)
     assert wanted(here) == {"a": 600, "b": 600}
     assert here.shortfall_kib == 200 * MIB
-    assert reasons(here)[0].endswith("gets 600 of budget 1000 MiB: its minimum, it needs no more")
+    assert reasons(here)[0].endswith("may have 600 of 1000: its minimum, it needs no more")
 
 
 def test_hold_wants_nothing() -> None:

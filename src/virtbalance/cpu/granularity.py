@@ -82,7 +82,7 @@ def _widen(vcpu: VcpuEstimate, domains: Domains) -> Iterator[Pin]:
     for domain in domains.values():
         mask = domain & vcpu.allowed
         if vcpu.affinity < mask:
-            text = "{vcpu}: confined to pCPU {source} where any of {target} will do"
+            text = "confined to pCPU {source} where any of {target} will do"
             figures = {
                 "vcpu": f"{vcpu.guest_name}/{vcpu.key.vcpu}",
                 "source": format_cpu_list(vcpu.affinity),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 def mib(kib: int) -> str:
     """Return a size in MiB without decimals."""
-    return f"{kib / 1024:.0f}"
+    return f"{kib // 1024}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -196,7 +196,7 @@ class _Board:
         self._put(vcpu.key, target)
         self.reasons[vcpu.key] = Reason(
             "home",
-            "{vcpu}: has no pCPU of its own; pCPU {target} is least loaded, {before:.2f}, "
+            "it has no pCPU of its own; pCPU {target} is least loaded, {before:.2f}, "
             "with its {demand:.2f} {after:.2f}",
             {
                 "vcpu": _name(vcpu),
@@ -336,7 +336,7 @@ class _Board:
             "source_after": after[0],
             "target_after": after[1],
         }
-        loaded = "{vcpu}: pCPU {source} is loaded {source_before:.2f}, pCPU {target} "
+        loaded = "pCPU {source} is loaded {source_before:.2f}, pCPU {target} "
         evened = " evens them to {source_after:.2f}/{target_after:.2f}"
         if other is None:
             text = "{target_before:.2f}; moving {demand:.2f}"
@@ -391,7 +391,7 @@ def _variance(vcpu: VcpuEstimate, entitled: float) -> float:
 def _turn(turn: Turn, deficits: Deficits) -> Pin:
     assert turn.favoured.home is not None
     text = (
-        "{vcpu}: loads do not divide; {owed} is owed {owed_s:.1f} s, {favoured} "
+        "loads do not divide; {owed} is owed {owed_s:.1f} s, {favoured} "
         "{favoured_s:.1f} s: leaving pCPU {source} to the one, sharing {target} with the other"
     )
     figures: dict[str, Figure] = {

@@ -90,8 +90,8 @@ def _wish(guest: GuestMemoryEstimate, allocation: Allocation, budget_kib: int) -
         "why": _why(guest, share),
     }
     template = (
-        "fair: {guest} needs {need_mib} MiB (used {used_mib} + lead {lead_mib}), "
-        "gets {size_mib} of budget {budget_mib} MiB: {why}"
+        "it uses {used_mib} MiB, soon {lead_mib} more, and needs {need_mib}; "
+        "may have {size_mib} of {budget_mib}: {why}"
     )
     return DesiredSize(guest.uuid, share.size_kib, Reason("fair", template, figures))
 
