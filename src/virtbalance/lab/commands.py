@@ -23,16 +23,16 @@ def require(program: str, package: str) -> str:
 
 def output_of(
     command: Sequence[str], *, folder: Path | None = None, timeout_s: float = 600.0
-) -> str:
+) -> bytes:
     """Run a command to its end and return its standard output; LabError if it fails."""
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, cwd=folder, capture_output=True, timeout=timeout_s, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabError(f"{command[0]}: {error}") from error
     if done.returncode:
-        said = done.stderr.strip().splitlines()
+        said = done.stderr.decode(errors="replace").strip().splitlines()
         reason = said[-1] if said else f"exit code {done.returncode}"
         raise LabError(f"{' '.join(command)}: {reason}")
     return done.stdout

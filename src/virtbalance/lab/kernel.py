@@ -91,7 +91,7 @@ def _packages() -> list[str]:
     system = platform.freedesktop_os_release()
     ubuntu = "ubuntu" in (system.get("ID", ""), *system.get("ID_LIKE", "").split())
     meta = UBUNTU_PACKAGE if ubuntu else DEBIAN_PACKAGE
-    depends = output_of(["apt-cache", "depends", "--important", meta])
+    depends = output_of(["apt-cache", "depends", "--important", meta]).decode()
     images = [
         line.split()[-1]
         for line in depends.splitlines()

@@ -66,7 +66,5 @@ def _content(path: Path) -> bytes:
         return lzma.decompress(path.read_bytes())
     if path.suffix == ".zst":
         require("zstd", "zstd")
-        plain = path.with_suffix("")
-        output_of(["zstd", "-d", "-q", "-f", "-o", str(plain), str(path)])
-        return plain.read_bytes()
+        return output_of(["zstd", "-d", "-q", "-c", str(path)])
     return path.read_bytes()
