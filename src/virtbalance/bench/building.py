@@ -155,7 +155,7 @@ def _with_launch(table: GuestTable, seed: int) -> Workload:
 
 def _steady(load: Load) -> PieceLoad:
     match load:
-        case LoopLoad(duty=duty) if duty > 0:
+        case LoopLoad(duty=duty) | NoiseLoad(mean=duty) if duty > 0:
             return Closed(duty)
         case HogLoad():
             return Closed(1.0)
@@ -163,7 +163,7 @@ def _steady(load: Load) -> PieceLoad:
             return OpenLoad(load.rate, load.work_ms / 1e3, Spread(load.spread))
         case IdleLoad():
             return OpenLoad(0.0)
-    raise ValueError("launch_s goes with a loop, hog, arrivals or idle load")
+    raise ValueError("launch_s goes with a loop, noise, hog, arrivals or idle load")
 
 
 def workload_of(load: Load, name: str, seed: int) -> Workload:

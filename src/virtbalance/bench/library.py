@@ -8,7 +8,11 @@ from pathlib import Path
 
 from virtbalance.bench.reading import read_scenarios
 from virtbalance.bench.schema import Scenario
+from virtbalance.bench.traces import available
 from virtbalance.control.config import ConfigError
+
+NEEDS_TRACES = "needs-traces"
+"""A tag; ``all`` leaves such scenarios out where the public traces are not there."""
 
 
 def built_in() -> tuple[Scenario, ...]:
@@ -40,6 +44,8 @@ def _matching(reference: str) -> Iterator[Scenario]:
         named = any(
             fnmatchcase(scenario.name, pattern) for pattern in (reference, f"{reference}/*")
         )
+        if reference == "all" and NEEDS_TRACES in scenario.tags and not available():
+            continue
         if reference == "all" or named or reference in (file, *scenario.tags, scenario.role):
             yield scenario
 

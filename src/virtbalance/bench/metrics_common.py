@@ -30,7 +30,7 @@ def _refused(recording: Recording) -> float:
 
 
 def _released(recording: Recording) -> float:
-    return _events(recording, "guest-released")
+    return float(len({uuid for tick in recording.ticks for uuid in tick.released}))
 
 
 def _ticks(recording: Recording) -> float:

@@ -296,6 +296,13 @@ def _pin_changes(recording: Recording) -> float:
     return float(sum(len(tick.pins) for tick in recording.ticks))
 
 
+def _unpinned(recording: Recording) -> float | None:
+    """Count vCPUs that may run on several pCPUs at the end."""
+    if not recording.masks:
+        return None
+    return float(sum(len(mask) > 1 for mask in recording.masks[-1].values()))
+
+
 def _pins_interval(recording: Recording) -> float | None:
     return _pin_changes(recording) / len(recording.ticks) if recording.ticks else None
 
@@ -452,6 +459,13 @@ CPU_METRICS = (
         Better.LOWER,
         "pins that put a vCPU back where it was within ten decisions",
         _pins_undone,
+    ),
+    Metric(
+        "unpinned_vcpus",
+        "vCPUs",
+        Better.NEITHER,
+        "vCPUs that may run on several pCPUs at the end",
+        _unpinned,
     ),
     Metric("pins_cache", "pins", Better.LOWER, "to another cache", _level_changes("cache")),
     Metric("pins_node", "pins", Better.LOWER, "to another NUMA node", _level_changes("node")),

@@ -234,6 +234,12 @@ def _largest(recording: Recording) -> float | None:
     return float(np.nanmax(recording.memory["actual_kib"]) / _MIB)
 
 
+def _sum(recording: Recording) -> float | None:
+    if not recording.memory:
+        return None
+    return float(np.nansum(recording.memory["actual_kib"], axis=1).max() / _MIB)
+
+
 def _last_largest(recording: Recording) -> float | None:
     if not recording.memory:
         return None
@@ -431,6 +437,7 @@ MEMORY_METRICS = (
     Metric("overshoot_mib", "MiB", Better.LOWER, "held beyond need, mean", _overshoot),
     Metric("smallest_mib", "MiB", Better.HIGHER, "smallest balloon of any guest", _smallest),
     Metric("largest_mib", "MiB", Better.NEITHER, "largest balloon of any guest", _largest),
+    Metric("sum_mib", "MiB", Better.NEITHER, "largest sum of all balloons", _sum),
     Metric("last_largest_mib", "MiB", Better.NEITHER, "the same at the end", _last_largest),
     Metric(
         "growth_spread_percent",

@@ -87,6 +87,8 @@ class TickNote:
     """By rule."""
     events: Mapping[str, int]
     """By kind."""
+    released: frozenset[str] = frozenset()
+    """Guests left alone for good: somebody else keeps changing them."""
     stuck: frozenset[str] = frozenset()
     """Guests whose driver the estimator takes for stuck."""
 

@@ -141,5 +141,6 @@ def note_of(tick: Tick, began_ns: int, events: Counter[str]) -> TickNote:
         refused=refused,
         amendments=Counter(amendment.reason.rule for amendment in tick.verdict.amendments),
         events=events,
+        released=frozenset(e.uuid or "" for e in tick.events if e.kind == "guest-released"),
         stuck=stuck,
     )
