@@ -79,7 +79,8 @@ class Watchdog:
             raise UnsafeError(f"{name} taken below its minimum: {command}")
         taken_kib = sample.actual_kib - command.target_kib
         # The core takes the worst of two figures for what is usable, so it may see less than this.
-        full = (sample.usable_kib or 0) <= max(100 * MIB, 0.08 * sample.actual_kib)
+        seen_kib = min(truth.usable_kib, sample.usable_kib or 0)
+        full = seen_kib <= max(100 * MIB, 0.08 * sample.actual_kib)
         if self.squeezing and sample.swap_out_kib and full:
             # A guest with swap may be made slower in overload, by little at a time.
             if taken_kib > max(32 * MIB, 0.02 * sample.actual_kib + 1, sample.usable_kib or 0):
