@@ -34,7 +34,10 @@ while True:
 def private_libvirtd() -> Iterator[tuple[PrivateLibvirtd, BareGuests]]:
     """A running daemon and an empty set of guests on it."""
     ensure_event_loop()
-    with PrivateLibvirtd(print) as daemon:
+    daemon = PrivateLibvirtd(print)
+    # Where the embedded driver is loaded, it claims every URI that does not name its transport.
+    daemon.uri = daemon.uri.replace("qemu:///", "qemu+unix:///")
+    with daemon:
         guests = BareGuests(daemon.uri, socket_of(daemon).parent / "qemu")
         yield daemon, guests
 

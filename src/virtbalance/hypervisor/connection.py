@@ -54,7 +54,7 @@ class Connection:
     capabilities: str | None
     """``None`` for the local host, which we can look at ourselves."""
     broken: Flag
-    """Set by libvirt when it notices that the other end is gone."""
+    """Set by whoever notices first that the other end is gone: libvirt or a call of ours."""
 
     @property
     def is_alive(self) -> bool:
@@ -131,13 +131,23 @@ def _check_that_changes_are_permitted(link: Link) -> None:
 def _open_link(uri: str | None, *, read_only: bool) -> Link:
     opener = libvirt.openReadOnly if read_only else libvirt.open
     if urlsplit(uri or "").path != "/embed":
-        return Link(opener(uri))
+        return Link(opener(_with_transport(uri)))
     # Each opening of the embedded driver registers it once more, and libvirt has room for 20
     # drivers in a process; so it is opened once and kept.
     with _embedded_lock:
         if (uri, read_only) not in _embedded:
             _embedded[uri, read_only] = opener(uri)
     return Link(_embedded[uri, read_only])
+
+
+def _with_transport(uri: str | None) -> str | None:
+    """Name the way to a local libvirtd.
+
+    Once a process has loaded the embedded QEMU driver, that one claims every ``qemu:///`` URI.
+    """
+    if uri and uri.startswith("qemu:///"):
+        return uri.replace("qemu:///", "qemu+unix:///", 1)
+    return uri
 
 
 def _has_peer(link: Link) -> bool:

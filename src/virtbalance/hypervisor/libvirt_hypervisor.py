@@ -75,7 +75,12 @@ class LibvirtHypervisor:
 
     def sample(self, scope: Scope, deadline_s: float) -> Snapshot:
         """Look at the host once. A guest that does not answer in time is marked, not awaited."""
-        return self._alive_session().sample(scope, time.monotonic() + deadline_s)
+        session = self._alive_session()
+        try:
+            return session.sample(scope, time.monotonic() + deadline_s)
+        except HypervisorLostError:
+            session.connection.broken.set()
+            raise
 
     def apply(self, actions: Sequence[Action], deadline_s: float) -> tuple[Outcome, ...]:
         """Carry actions out in order, one call each, all within the deadline; one outcome each."""
