@@ -140,7 +140,7 @@ def another(value: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("path", "default"),
-    keys_of(Settings),
+    tuple(keys_of(Settings)),
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else "-",
 )
 def test_every_key_reaches_its_field(tmp_path: Path, path: tuple[str, ...], default: Any) -> None:
