@@ -46,6 +46,14 @@ def test_half_a_cpu_beside_three_hogs_gets_a_fifth(model: CpuModelMaker) -> None
 
 
 @MODELS
+def test_a_hog_uses_all_that_a_short_loop_leaves(model: CpuModelMaker) -> None:
+    """The loop waits out the rest of slices; the pCPU does not."""
+    short, rest = rates(host(1, 2, load=[random_loop(0.25, 0.0005), hog()], cpu_model=model), 30)
+    assert short.run == pytest.approx(0.12, abs=0.02)
+    assert short.run + rest.run == pytest.approx(1.0, abs=0.002)
+
+
+@MODELS
 def test_three_hogs_on_two_cpus_are_served_alike_by_the_kernel(model: CpuModelMaker) -> None:
     shares = [r.run for r in rates(host(2, 3, load=hog(), cpu_model=model), 20)]
     assert jain(shares) >= 0.999
@@ -147,6 +155,18 @@ def test_smt_siblings_share_their_core(model: CpuModelMaker) -> None:
     simulated = host(topology, 2, load=hog(), pins=[0, 2], cpu_model=model)
     simulated.advance(10)
     assert sum(simulated.truth().work_s.values()) == pytest.approx(12.4, rel=0.01)
+
+
+@MODELS
+def test_two_on_one_core_spread_over_idle_cores_once_they_may(model: CpuModelMaker) -> None:
+    topology = layered_topology(cores=4, threads=2)
+    simulated = host(topology, 2, load=hog(), pins=[0, 4], cpu_model=model)
+    simulated.advance(1)
+    for number in (0, 1):
+        simulated.pin(uuid(number), 0, frozenset(range(8)))
+    before = sum(simulated.truth().work_s.values())
+    simulated.advance(10)
+    assert sum(simulated.truth().work_s.values()) - before == pytest.approx(20.0, rel=0.01)
 
 
 @MODELS

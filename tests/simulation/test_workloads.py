@@ -118,6 +118,13 @@ def test_long_cycles_keep_their_duty(model: CpuModelMaker, work_s: float) -> Non
     assert all(rate.wait < 0.001 for rate in shares)
 
 
+@MODELS
+def test_long_cycles_of_fixed_length_keep_their_duty_off_the_grid(model: CpuModelMaker) -> None:
+    """0.17 s of work and 0.26 s of thought do not fit steps of 0.1 s."""
+    (rate,) = rates(host(1, 1, load=loop(0.17 / 0.43, 0.17), cpu_model=model), 100)
+    assert rate.run == pytest.approx(0.17 / 0.43, abs=0.005)
+
+
 def test_long_cycles_are_seen_as_work_and_thought_in_turn() -> None:
     simulated = host(1, 1, load=loop(0.5, 2.0))
     seen = [rates(simulated, 0.5, settle_s=0.0)[0].run for _ in range(40)]

@@ -119,7 +119,7 @@ class FluidCpu:
             self._now_s = end_s
 
     def _take_up_changes(self) -> None:
-        """Begin the pieces that are due, within half of a smallest step."""
+        """Begin the pieces that are due."""
         due_s = self._now_s + 1e-9
         while self._changes and self._changes[0][0] <= due_s:
             _, key = heapq.heappop(self._changes)

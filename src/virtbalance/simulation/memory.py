@@ -160,7 +160,6 @@ class GuestMemory:
             delta_kib = min(delta_kib, balloon.deflate_kib_s * dt_s)
         grain_kib = balloon.granularity_kib
         self.actual_kib += math.trunc(delta_kib / grain_kib) * grain_kib
-        self.touched_kib = min(self.touched_kib, self.actual_kib)
 
     def _strike_if_asked_too_much(self, asked_kib: float) -> None:
         # Judged once for each command, on what was usable when it came.
