@@ -19,7 +19,7 @@ from typing import Any
 import libvirt
 
 from virtbalance.hypervisor import LibvirtHypervisor, connect
-from virtbalance.hypervisor.event_loop import ensure_event_loop
+from virtbalance.hypervisor.embedded import open_embedded
 from virtbalance.hypervisor.processes import find_vcpu_threads
 from virtbalance.lab.assets import cache_folder
 from virtbalance.lab.embedded import embedded_root, embedded_uri, keep_capabilities
@@ -41,10 +41,9 @@ DOMAIN = """
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    ensure_event_loop()
     cache = cache_folder()
     root = embedded_root(lambda text: print(text, file=sys.stderr), cache)
-    connection = libvirt.open(embedded_uri(root))
+    connection = open_embedded(embedded_uri(root))
     domains = []
     try:
         print(f"starting {options.guests} guests of {options.vcpus} vCPUs", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import Any
 
 import libvirt
 
-from virtbalance.hypervisor.event_loop import ensure_event_loop
+from virtbalance.hypervisor.embedded import is_embedded, open_embedded
 from virtbalance.lab.assets import cache_folder
 from virtbalance.lab.embedded import embedded_root, embedded_uri, keep_capabilities
 
@@ -36,7 +36,7 @@ class BareGuests:
 
     def __init__(self, uri: str, pid_folder: Path) -> None:
         self.uri = uri
-        self.connection = libvirt.open(uri)
+        self.connection = open_embedded(uri) if is_embedded(uri) else libvirt.open(uri)
         self._pid_folder = pid_folder
         self._domains: list[Any] = []
 
@@ -64,7 +64,6 @@ class BareGuests:
             with contextlib.suppress(libvirt.libvirtError):
                 domain.undefine()
         self._domains.clear()
-        self.connection.close()
 
 
 def domain_xml(name: str, **settings: object) -> str:
@@ -85,7 +84,6 @@ def domain_xml(name: str, **settings: object) -> str:
 
 def embedded_guests() -> BareGuests:
     """Return an empty set of guests on this process's embedded driver."""
-    ensure_event_loop()
     root = embedded_root(print, cache_folder())
     guests = BareGuests(embedded_uri(root), root / "run/qemu")
     keep_capabilities(root, cache_folder())

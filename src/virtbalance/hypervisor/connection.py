@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event as Flag
-from threading import Lock
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import libvirt
 
 from virtbalance.hypervisor.calls import Callers, call_within
 from virtbalance.hypervisor.capabilities import host_uuid
+from virtbalance.hypervisor.embedded import is_embedded, open_embedded
 from virtbalance.hypervisor.errors import Fault, exception_of, fault_of
 from virtbalance.hypervisor.event_loop import ensure_event_loop
 from virtbalance.hypervisor.guest_reading import LocalHost
@@ -35,9 +34,6 @@ _KEEPALIVE_INTERVAL_S = 3
 _KEEPALIVE_COUNT = 3
 _UCRED = struct.Struct("iII")  # pid, user, group: unix(7)
 _LOCAL_SCHEME = re.compile(r"(\w+)(\+unix)?")
-
-_embedded_lock = Lock()
-_embedded: dict[tuple[str | None, bool], Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +125,10 @@ def _check_that_changes_are_permitted(link: Link) -> None:
 
 
 def _open_link(uri: str | None, *, read_only: bool) -> Link:
+    if uri and is_embedded(uri):
+        return Link(open_embedded(uri, read_only=read_only))
     opener = libvirt.openReadOnly if read_only else libvirt.open
-    if urlsplit(uri or "").path != "/embed":
-        return Link(opener(_with_transport(uri)))
-    # Each opening of the embedded driver registers it once more, and libvirt has room for 20
-    # drivers in a process; so it is opened once and kept.
-    with _embedded_lock:
-        if (uri, read_only) not in _embedded:
-            _embedded[uri, read_only] = opener(uri)
-    return Link(_embedded[uri, read_only])
+    return Link(opener(_with_transport(uri)))
 
 
 def _with_transport(uri: str | None) -> str | None:
