@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -169,7 +169,9 @@ def _start(site: Site, specs: Sequence[GuestSpec], timeout_s: float) -> list[Gue
     with ThreadPoolExecutor(max_workers=max(1, len(specs))) as pool:
         waiting = [pool.submit(start, spec) for spec in specs]
         try:
-            return [one.result() for one in waiting]
+            wait(waiting, return_when=FIRST_EXCEPTION)
+            failed = [one for one in waiting if one.done() and one.exception()]
+            return [one.result() for one in [*failed, *waiting]]
         except BaseException:
             start.cancel()
             raise

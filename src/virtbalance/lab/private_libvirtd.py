@@ -52,7 +52,8 @@ class PrivateLibvirtd:
         self._say = say
         self._run = new_run(say)
         self._process: subprocess.Popen[bytes] | None = None
-        self.uri = f"qemu:///system?socket={self._run}/run/libvirt-sock"
+        # Not qemu:///system, which the embedded driver takes for itself where it is in the process.
+        self.uri = f"qemu+unix:///system?socket={self._run}/run/libvirt-sock"
         self._prepare()
         inherit_orphans()
 

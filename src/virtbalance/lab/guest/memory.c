@@ -184,6 +184,7 @@ void memory_init(void)
 const char *memory_allocate(char *words[], int count)
 {
     uint64_t value[3];
+    memory_reap();
     struct figures now = figures_now();
     uint64_t most_kib = (now.total + now.ballooned + now.swap_total) * 2;
 
@@ -262,6 +263,9 @@ void memory_reap(void)
         } else if (WEXITSTATUS(status)) {
             failures++;
             atomic_store(&shared->outcome, KILLED);
+        } else if (atomic_load(&shared->outcome) == GROWING) {
+            /* New orders reached it when it was on its way out. */
+            atomic_store(&shared->outcome, FREED);
         }
     }
 }
