@@ -271,6 +271,13 @@ def test_a_consumer_in_a_closed_balloon_dies_early() -> None:
     assert true(simulated).out_of_memory_s == 0
 
 
+def test_however_fast_a_consumer_stops_before_memory_is_out() -> None:
+    simulated = one(SimMemory(2048 * MIB, 512 * MIB, program=Consume(rate_kib_s=8000.0 * MIB)))
+    simulated.advance(5)
+    assert true(simulated).program is Consumer.DIED
+    assert true(simulated).out_of_memory_s == 0
+
+
 def test_a_consumer_lives_while_its_balloon_is_opened() -> None:
     simulated = one(SimMemory(2048 * MIB, 512 * MIB, program=Consume()))
     for _ in range(120):
