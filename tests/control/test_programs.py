@@ -15,7 +15,7 @@ from virtbalance.model.plan import CpuPlan, MemoryPlan, Pin, Reason, Resize, Set
 from virtbalance.model.snapshot import Scope, Snapshot
 from virtbalance.model.tick import Status
 from virtbalance.simulation.build import guest, host, uuid
-from virtbalance.simulation.guest import SimMemory
+from virtbalance.simulation.guest import Balloon, SimMemory
 from virtbalance.simulation.want import MIB, Constant
 from virtbalance.simulation.workload import hog, loop
 
@@ -227,8 +227,16 @@ class TestMemory:
         assert sample.definition.stats_period_s == 0
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_outside_resize_is_one_conflict(self, tmp_path: Path) -> None:
-        needy = SimMemory(maximum_kib=2048 * MIB, balloon_kib=512 * MIB, want=Constant(700.0 * MIB))
+    @pytest.mark.parametrize("speed_mib_s", [500.0, 50.0])
+    def test_an_outside_resize_is_one_conflict_however_long_it_takes(
+        self, tmp_path: Path, speed_mib_s: float
+    ) -> None:
+        needy = SimMemory(
+            maximum_kib=2048 * MIB,
+            balloon_kib=512 * MIB,
+            want=Constant(700.0 * MIB),
+            balloon=Balloon(inflate_kib_s=speed_mib_s * MIB, deflate_kib_s=speed_mib_s * MIB),
+        )
         simulated = host(pcpus=2, guests=1, memory=needy)
         simulated.at(40.5, lambda: simulated.resize(uuid(0), 1500 * MIB))
         result = run(simulated, memory_role(), tmp_path, 60)

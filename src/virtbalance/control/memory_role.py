@@ -87,12 +87,14 @@ class MemoryRole:
         changes, self._outside_state = outside.observe(
             self._outside_state, snapshot, self._targets(), now_s
         )
+        for change in changes:
+            self._accept(change.uuid, change.seen_kib)
         met = tuple(
-            ForeignChange(c.uuid, c.guest_name, c.uuid, c.seen_kib, c.text) for c in changes
+            ForeignChange(c.uuid, c.guest_name, c.uuid, c.seen_kib, c.text)
+            for c in changes
+            if not c.continued
         )
         self._ownership, events = yield_to(self._ownership.expire(now_s), met, now_s)
-        for change in met:
-            self._accept(change)
         snapshot = self._settings.guests.apply(snapshot, self.name)
         self._snapshot = snapshot
         self._estimate, self._demand_state = demand.estimate(
@@ -212,12 +214,13 @@ class MemoryRole:
             self._ownership = self._ownership.without(gone, gone)
             self._undo = {uuid: e for uuid, e in self._undo.items() if uuid not in gone}
 
-    def _accept(self, change: ForeignChange[str, int]) -> None:
-        """Take somebody else's size as the new original."""
-        entry = self._undo.get(change.uuid)
+    def _accept(self, uuid: str, seen_kib: int) -> None:
+        """Take somebody else's size as target and as new original; it may still be moving."""
+        self._ownership = self._ownership.set_by_us(uuid, seen_kib, certain=True)
+        entry = self._undo.get(uuid)
         if entry and entry.balloon:
-            balloon = replace(entry.balloon, original_kib=change.seen, target_kib=change.seen)
-            self._undo[change.uuid] = replace(entry, balloon=balloon)
+            balloon = replace(entry.balloon, original_kib=seen_kib, target_kib=seen_kib)
+            self._undo[uuid] = replace(entry, balloon=balloon)
 
 
 def _original_periods(entries: Entries, snapshot: Snapshot) -> tuple[SetStatsPeriod, ...]:
