@@ -41,6 +41,7 @@ class Server:
             self.clients += 1
             # A client that goes away before its answer is part of what is tested.
             with contextlib.suppress(BrokenPipeError), client, client.makefile("rb") as lines:
+                assert next(lines) == b"\n"  # whatever a client before it left is ended
                 for line in lines:
                     number, _, words = line.decode().strip().partition(" ")
                     self.asked.append(words)

@@ -83,6 +83,7 @@ class Channel:
             connection.settimeout(_left_s(deadline))
             try:
                 connection.connect(str(self._path))
+                connection.sendall(b"\n")  # ends the half line a client before us may have left
             except OSError:
                 connection.close()
                 raise

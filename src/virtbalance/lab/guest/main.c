@@ -85,11 +85,15 @@ static const char *obey(char *words[], int count, struct text *out)
     return "no such command";
 }
 
-static void answer(char *line, struct text *out)
+/* False for an empty line, which has no answer: hosts begin with one, to end the half line that
+ * one before them may have left. */
+static int answer(char *line, struct text *out)
 {
     char *words[MAX_WORDS], *end;
     int count = split(line, words);
-    unsigned long long id = count ? strtoull(words[0], &end, 10) : 0;
+    if (count == 0)
+        return 0;
+    unsigned long long id = strtoull(words[0], &end, 10);
     const char *error = "a line is: ID COMMAND, of at most 8 words";
 
     out->length = 0;
@@ -106,22 +110,50 @@ static void answer(char *line, struct text *out)
         text_add(out, ",\"error\":\"%s\"}\n", error);
     else
         text_add(out, ",\"ok\":true}\n");
+    return 1;
 }
 
-/* Give up when the host has gone away or does not read for a second. */
-static void say(int port, const struct text *out)
+#define HANG_UP_MS 300
+
+/* Wait until the host takes more; 0 when it has gone away or does not read.
+ *
+ * What a host says may be here before the news that it is connected, so a line that seems dead is
+ * given some time. */
+static int host_listens(int port)
+{
+    for (int waited_ms = 0; waited_ms < HANG_UP_MS; waited_ms += 5) {
+        struct pollfd wait = { .fd = port, .events = POLLOUT };
+        if (poll(&wait, 1, 1000) <= 0)
+            return 0;
+        if (!(wait.revents & POLLHUP))
+            return 1;
+        usleep(5000);
+    }
+    return 0;
+}
+
+/* False if the host is gone. */
+static int say(int port, const struct text *out)
 {
     size_t said = 0;
     while (said < out->length) {
-        struct pollfd wait = { .fd = port, .events = POLLOUT };
-        if (poll(&wait, 1, 1000) <= 0 || wait.revents & POLLHUP)
-            return;
+        if (!host_listens(port))
+            return 0;
         ssize_t wrote = write(port, out->bytes + said, out->length - said);
         if (wrote < 0 && errno != EAGAIN && errno != EINTR)
-            return;
+            return 0;
         if (wrote > 0)
             said += (size_t)wrote;
     }
+    return 1;
+}
+
+/* Forget what a host that is gone had still to say. */
+static void drain(int port)
+{
+    char bytes[4096];
+    while (read(port, bytes, sizeof bytes) > 0)
+        ;
 }
 
 static void serve(int port)
@@ -134,24 +166,24 @@ static void serve(int port)
         struct pollfd wait = { .fd = port, .events = POLLIN };
         poll(&wait, 1, 500);
         memory_reap();
-        if (wait.revents & POLLHUP && !(wait.revents & POLLIN)) {
-            length = 0; /* half a line of a host that is gone */
-            usleep(100000);
-            continue;
-        }
         if (!(wait.revents & POLLIN))
             continue;
         ssize_t got = read(port, line + length, sizeof line - length);
-        if (got <= 0) {
-            usleep(10000);
+        if (got <= 0) { /* nobody is there: the port is readable and has nothing */
+            if (got == 0)
+                length = 0;
+            usleep(100000);
             continue;
         }
         length += (size_t)got;
         char *newline;
         while ((newline = memchr(line, '\n', length))) {
             *newline = 0;
-            answer(line, &out);
-            say(port, &out);
+            if (answer(line, &out) && !say(port, &out)) {
+                drain(port);
+                length = 0;
+                break;
+            }
             length -= (size_t)(newline + 1 - line);
             memmove(line, newline + 1, length);
         }
