@@ -73,6 +73,21 @@ def test_a_killed_libvirtd_is_noticed_and_found_again(
     hypervisor.close()
 
 
+def test_who_came_and_went_while_the_connection_was_lost_is_told(running: Running) -> None:
+    daemon, guests = running
+    guests.start("goes")
+    hypervisor = connect(daemon.uri)
+    pid = guests.pid("goes")
+    daemon.kill()
+    eventually(lambda: is_lost(hypervisor), 2.0)
+    os.kill(pid, signal.SIGKILL)
+    daemon.start()
+    BareGuests(daemon.uri, Path("/nowhere")).start("comes")
+    hypervisor.reconnect()
+    assert [event.text for event in hypervisor.events()] == ["new: comes; gone: goes"]
+    hypervisor.close()
+
+
 def test_a_libvirtd_that_hangs_never_takes_more_than_the_time_given(running: Running) -> None:
     daemon, guests = running
     uuid = str(guests.start("one").UUIDString())

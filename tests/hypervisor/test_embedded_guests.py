@@ -96,11 +96,13 @@ def test_a_pin_is_seen_by_the_kernel_and_by_libvirt(host: Host) -> None:
     assert domain.vcpuPinInfo()[1][:2] == (False, True)
 
 
+@pytest.mark.lab_full
 def test_somebody_elses_pin_is_seen_in_the_next_sample(host: Host) -> None:
     host.start("one").pinVcpu(0, (False, True))
     assert host.guest("one").vcpus[0].affinity == frozenset({1})
 
 
+@pytest.mark.lab_full
 def test_a_vcpu_that_is_not_plugged_in_is_not_pinned(host: Host) -> None:
     host.start("one", vcpus=1, most_vcpus=3)
     key = VcpuKey(host.guest("one").uuid, 2)
@@ -108,6 +110,7 @@ def test_a_vcpu_that_is_not_plugged_in_is_not_pinned(host: Host) -> None:
     assert (outcome.status, outcome.text) == (Status.REFUSED, "it has no vCPU 2")
 
 
+@pytest.mark.lab_full
 def test_a_vcpu_plugged_in_is_found_by_the_next_list(host: Host) -> None:
     domain = host.start("one", vcpus=1, most_vcpus=2)
     assert len(host.guest("one").vcpus) == 1
@@ -117,6 +120,7 @@ def test_a_vcpu_plugged_in_is_found_by_the_next_list(host: Host) -> None:
     assert host.known("one").threads is not None
 
 
+@pytest.mark.lab_full
 def test_a_statistics_period_is_set_live(host: Host) -> None:
     domain = host.start("one")
     action = SetStatsPeriod(host.guest("one").uuid, 7, WHY)
@@ -124,6 +128,7 @@ def test_a_statistics_period_is_set_live(host: Host) -> None:
     assert "<stats period='7'/>" in domain.XMLDesc()
 
 
+@pytest.mark.lab_full
 def test_only_the_persistent_definition_says_which_pins_are_the_owners(host: Host) -> None:
     pins = "<cputune><vcpupin vcpu='1' cpuset='0'/></cputune>"
     host.guests.define("kept", extra=pins).create()
@@ -137,6 +142,7 @@ def test_only_the_persistent_definition_says_which_pins_are_the_owners(host: Hos
     assert host.guest("transient").definition.pinned_vcpus == frozenset()
 
 
+@pytest.mark.lab_full
 def test_wishes_survive_a_restart_only_where_the_guest_does(host: Host) -> None:
     domain = host.guests.define("kept")
     domain.create()
@@ -149,6 +155,7 @@ def test_wishes_survive_a_restart_only_where_the_guest_does(host: Host) -> None:
     assert host.guest("kept").settings.weight == 2.0
 
 
+@pytest.mark.lab_full
 def test_metadata_in_the_definition_is_read_from_the_start(host: Host) -> None:
     metadata = f'<vb:guest xmlns:vb="{NAMESPACE}" weight="3" maximum="24 MiB"/>'
     host.start("one", metadata=metadata)
@@ -165,6 +172,7 @@ def test_a_guest_killed_between_two_samples_is_gone_in_the_next(host: Host, scop
     eventually(lambda: "guest-stopped" in {event.kind for event in host.hypervisor.events()})
 
 
+@pytest.mark.lab_full
 def test_a_guest_destroyed_while_it_is_sampled(host: Host) -> None:
     host.start("other")
     for _ in range(3):
@@ -193,6 +201,7 @@ def test_a_guest_replaced_under_its_name_and_uuid_is_another_incarnation(host: H
     assert host.guest("one").vcpus[0].affinity == frozenset({1})
 
 
+@pytest.mark.lab_full
 def test_a_paused_guest_keeps_its_counters_and_its_balloon(host: Host) -> None:
     domain = host.start("one")
     domain.suspend()
@@ -204,6 +213,7 @@ def test_a_paused_guest_keeps_its_counters_and_its_balloon(host: Host) -> None:
     assert host.hypervisor.apply([Resize(paused.uuid, 20_000, WHY)], 2.0)[0].status is Status.DONE
 
 
+@pytest.mark.lab_full
 def test_a_guest_whose_threads_are_doubted_is_sampled_by_libvirt(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

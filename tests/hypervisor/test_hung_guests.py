@@ -104,6 +104,7 @@ def test_a_hung_guest_is_late_with_its_last_values_and_delays_nobody(host: Host)
     host.eventually(lambda: not host.is_late("hung"))
 
 
+@pytest.mark.lab_full
 def test_a_hung_guest_found_by_sensing_is_not_changed(host: Host) -> None:
     host.signal(signal.SIGSTOP)
     assert host.is_late("hung")
@@ -122,12 +123,14 @@ def test_a_guest_that_hangs_while_it_is_changed_is_late_then_busy(host: Host) ->
     host.eventually(lambda: host.statuses(host.resize("hung", 42_000)) == [Status.DONE])
 
 
+@pytest.mark.lab_full
 def test_pinning_needs_no_answer_from_qemu(host: Host) -> None:
     host.signal(signal.SIGSTOP)
     action = Pin(VcpuKey(host.uuid["hung"], 0), frozenset({0}), WHY)
     assert host.statuses(action) == [Status.DONE]
 
 
+@pytest.mark.lab_full
 def test_a_hung_guest_that_is_killed_vanishes(host: Host) -> None:
     host.signal(signal.SIGSTOP)
     assert host.is_late("hung")
@@ -159,6 +162,7 @@ print(time.monotonic(), flush=True)
 """
 
 
+@pytest.mark.lab_full
 @pytest.mark.parametrize("words", [(), ("close",)])
 def test_a_hung_guest_does_not_hold_up_the_end_of_the_program(words: tuple[str, ...]) -> None:
     program = subprocess.run(

@@ -5,7 +5,6 @@ import libvirt
 from virtbalance.model.tick import Event
 
 LIFECYCLE = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-RESUMED = libvirt.VIR_DOMAIN_EVENT_RESUMED
 TUNABLE = libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE
 OTHER_CHANGES = (
     libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,

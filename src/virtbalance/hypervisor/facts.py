@@ -10,7 +10,7 @@ from virtbalance.hypervisor.cpu_list import parse_cpu_list
 from virtbalance.hypervisor.host import parse_stat
 from virtbalance.model.snapshot import HostFact
 
-_PARTITION_DEPTH = 4
+_PARTITION_DEPTH = 3
 _STEAL_RATIO = 0.01
 _LEGACY_CPU_GROUP = re.compile(r"^\d+:(?:[^:]*,)?cpu(?:,[^:]*)?:(.*)$", re.MULTILINE)
 

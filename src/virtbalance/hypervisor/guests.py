@@ -8,7 +8,7 @@ without an answer the connection counts as lost.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import wait
 from typing import Any
 
@@ -74,7 +74,11 @@ class Guests:
 
     def known(self, uuid: str) -> Guest | None:
         """Return what is known of one guest, without asking."""
-        return (self._guests or {}).get(uuid)
+        return self.latest().get(uuid)
+
+    def latest(self) -> Mapping[str, Guest]:
+        """Return the guests as last read, without asking."""
+        return self._guests or {}
 
     def mark(self, uuid: str) -> None:
         """Have this guest read again before the next sample."""
@@ -127,20 +131,10 @@ class Guests:
         read = (self._reader.read(entry, known.get(entry.uuid)) for entry in self._link.active())
         now = {guest.uuid: guest for guest in read if guest is not None}
         if before is not None:
-            self._tell_difference(before, now, explained)
+            told = list_difference(names_of(before), names_of(now), explained)
+            if told is not None:
+                self._tell(told)
         return dict(sorted(now.items()))
-
-    def _tell_difference(
-        self, before: Mapping[str, Guest], now: Mapping[str, Guest], explained: set[str]
-    ) -> None:
-        """Say what changed between two full lists without an event having told."""
-        came = sorted(now[uuid].name for uuid in now.keys() - before.keys() - explained)
-        went = sorted(before[uuid].name for uuid in before.keys() - now.keys() - explained)
-        if came or went:
-            changes = [f"new: {', '.join(came)}"] * bool(came)
-            changes += [f"gone: {', '.join(went)}"] * bool(went)
-            figures = {"came": len(came), "went": len(went)}
-            self._tell(Event("guest-list-refreshed", "; ".join(changes), figures=figures))
 
     # In libvirt's event thread
 
@@ -165,7 +159,7 @@ class Guests:
         uuid, name = domain.UUIDString(), domain.name()
         told = domain_events.lifecycle_event(uuid, name, event, detail)
         # Every start is also announced as a resume, before the start itself.
-        is_echo = event == domain_events.RESUMED and self.known(uuid) is None
+        is_echo = told is not None and told.kind == "guest-resumed" and self.known(uuid) is None
         if told is not None and not is_echo:
             self._explained.add(uuid)
             self._tell(told)
@@ -178,3 +172,22 @@ class Guests:
 
     def _on_change(self, _conn: Any, domain: Any, *_details: Any) -> None:
         self._marks.append(domain.UUIDString())
+
+
+def names_of(guests: Mapping[str, Guest]) -> dict[str, str]:
+    """Return the name of each guest by UUID."""
+    return {uuid: guest.name for uuid, guest in guests.items()}
+
+
+def list_difference(
+    before: Mapping[str, str], now: Mapping[str, str], explained: Collection[str] = ()
+) -> Event | None:
+    """Say who came and went between two lists, save those of whom an event has told."""
+    came = sorted(now[uuid] for uuid in now.keys() - before.keys() - set(explained))
+    went = sorted(before[uuid] for uuid in before.keys() - now.keys() - set(explained))
+    changes = [f"new: {', '.join(came)}"] if came else []
+    changes += [f"gone: {', '.join(went)}"] if went else []
+    if not changes:
+        return None
+    figures = {"came": len(came), "went": len(went)}
+    return Event("guest-list-refreshed", "; ".join(changes), figures=figures)

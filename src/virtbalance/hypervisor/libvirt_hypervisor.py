@@ -9,6 +9,7 @@ from typing import TypeVar
 from virtbalance.hypervisor import host
 from virtbalance.hypervisor.calls import call_within
 from virtbalance.hypervisor.connection import OPEN_TIMEOUT_S, host_id, open_connection
+from virtbalance.hypervisor.guests import list_difference
 from virtbalance.hypervisor.session import Session
 from virtbalance.hypervisor.settings_store import load_settings, store_settings
 from virtbalance.model.errors import HypervisorError, HypervisorLostError
@@ -49,6 +50,7 @@ class LibvirtHypervisor:
         self._root = root
         self._timeout_s = timeout_s
         self._events: deque[Event] = deque()
+        self._last_names: dict[str, str] = {}
         self._session: Session | None = self._open()
         connection = self._alive_session().connection
         self._host_id = host_id(connection, root)
@@ -118,11 +120,15 @@ class LibvirtHypervisor:
         except HypervisorError as error:
             # It could be reached once, so whatever is wrong now may pass.
             raise HypervisorLostError(str(error)) from error
+        told = list_difference(self._last_names, self._session.names())
+        if told is not None:
+            self._events.append(told)
 
     def close(self) -> None:
         """Let go of everything held; safe to call twice."""
         session, self._session = self._session, None
         if session is not None:
+            self._last_names = session.names()
             session.close()
 
     def _open(self) -> Session:

@@ -4,6 +4,7 @@ A sample puts its questions to libvirt in threads first, looks at the kernel mea
 waits for the answers until its deadline.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,12 @@ from virtbalance.hypervisor.cpu_sampling import AskedVcpus, LocalVcpus
 from virtbalance.hypervisor.facts import read_facts
 from virtbalance.hypervisor.gather import Answers, Round
 from virtbalance.hypervisor.guest_reading import Guest
-from virtbalance.hypervisor.guests import Guests
+from virtbalance.hypervisor.guests import Guests, names_of
 from virtbalance.hypervisor.memory_sampling import late_sample, memory_sample
 from virtbalance.hypervisor.remote_host import RemoteHost, ask_host
 from virtbalance.hypervisor.topology import read_topology, topology_mark
 from virtbalance.model.guest import VcpuKey
-from virtbalance.model.plan import Action
+from virtbalance.model.plan import Action, SetStatsPeriod
 from virtbalance.model.snapshot import (
     GuestSample,
     HostFact,
@@ -84,7 +85,10 @@ class Session:
         self._topology = Topology(())
         self._next_topology_s = 0.0
         self._facts: tuple[HostFact, ...] = ()
-        self._next_facts_s = 0.0
+        self._next_facts_s = math.inf
+        self._facts_callers = Callers("facts", 1)
+        if connection.is_local:
+            self._read_facts()
         self._guests.current(timeout_s)
 
     def topology(self) -> Topology:
@@ -129,12 +133,26 @@ class Session:
 
     def apply(self, actions: Sequence[Action], deadline_s: float) -> tuple[Outcome, ...]:
         """Carry actions out; see ``Applier``."""
-        return self._applier.apply(actions, self.topology(), deadline_s)
+        outcomes = self._applier.apply(actions, self.topology(), deadline_s)
+        for outcome in outcomes:
+            if isinstance(outcome.action, SetStatsPeriod):
+                self._guests.mark(outcome.action.uuid)  # it is part of the definition
+        return outcomes
+
+    def names(self) -> dict[str, str]:
+        """Return the name of each guest by UUID, as last listed."""
+        return names_of(self._guests.latest())
 
     def close(self) -> None:
         """Let go of threads, descriptors, subscriptions and links."""
         self._local_vcpus.close()
-        for closer in (self._callers, self._applier, self._guests, self.connection):
+        for closer in (
+            self._callers,
+            self._facts_callers,
+            self._applier,
+            self._guests,
+            self.connection,
+        ):
             closer.close()
 
     # Questions to guests and their answers
@@ -229,10 +247,15 @@ class Session:
         )
 
     def _current_facts(self) -> tuple[HostFact, ...]:
-        if self.connection.is_local and time.monotonic() >= self._next_facts_s:
-            self._facts = read_facts(self._root)
-            self._next_facts_s = time.monotonic() + _FACTS_INTERVAL_S
+        """Return the facts as last read; reading them anew takes too long for a sample."""
+        if time.monotonic() >= self._next_facts_s:
+            self._next_facts_s = math.inf
+            self._facts_callers.submit("facts", self._read_facts)
         return self._facts
+
+    def _read_facts(self) -> None:
+        self._facts = read_facts(self._root)
+        self._next_facts_s = time.monotonic() + _FACTS_INTERVAL_S
 
     def _read_affinity(self, key: VcpuKey) -> frozenset[int]:
         """Read back where a vCPU may run: from the kernel where it is local."""
