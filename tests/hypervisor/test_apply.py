@@ -170,7 +170,7 @@ def test_many_hung_guests_leave_time_for_the_last_one(bench: Bench) -> None:
         bench.levers.hanging[uuid] = release
     began_s = time.monotonic()
     outcomes = bench.apply(*(resize(1000, uuid) for uuid in hung), resize(9, UUID), deadline_s=2.0)
-    assert time.monotonic() - began_s < 3.0  # a deadline for each would be 6 s
+    assert time.monotonic() - began_s < 3.0  # a deadline for each would be 24 s
     assert outcomes[-1].status is Status.DONE
     assert {outcome.status for outcome in outcomes[:-1]} <= {Status.LATE, Status.BUSY}
     release.set()
