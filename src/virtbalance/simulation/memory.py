@@ -179,7 +179,9 @@ class GuestMemory:
         self.want_kib = self._memory.want.kib(since_s)
         if self._run is not None:
             ratio = self.actual_kib / self._memory.maximum_kib
-            self._run.advance(since_s, dt_s, self._usable_kib, ratio)
+            # Pages that are taken and not touched yet are no longer to be had.
+            left_kib = self._room_kib - self.want_kib - self._run.taken_kib
+            self._run.advance(since_s, dt_s, left_kib, ratio)
             self.want_kib += self._run.taken_kib
 
     def _fill(self, dt_s: float) -> None:
