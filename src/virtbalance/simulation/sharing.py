@@ -42,7 +42,7 @@ Ints = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 
 _ITERATIONS = 80
-_TOLERANCE = 2e-5
+_TOLERANCE = 2e-4
 _TINY = 1e-12
 
 
