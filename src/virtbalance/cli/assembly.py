@@ -32,6 +32,7 @@ from virtbalance.control.role import GuestFilter, Role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
 from virtbalance.model.errors import HypervisorDeniedError, HypervisorError
 from virtbalance.model.guest import RoleName
+from virtbalance.model.tick import Event, Tick
 from virtbalance.telemetry.json_lines import JsonLines
 from virtbalance.telemetry.last_tick import LastTick, last_tick_path
 from virtbalance.ui.tick_table import TickTable
@@ -153,6 +154,37 @@ def assembled(
             observer.finish(_DRAIN_S)
         if lock:
             lock.release()
+
+
+def dry_tick(hypervisor: Hypervisor, role: Role, settings: ProgramSettings) -> Tick:
+    """Make one decision, change nothing, and return the tick."""
+    keeper = _TickKeeper()
+    observer = DetachedObserver(keeper)
+    loop = Loop(
+        hypervisor,
+        role,
+        loop_settings(settings, ticks=1),
+        clock=SystemClock(),
+        decider=_DECIDER,
+        journal=None,
+        observers=[observer],
+    )
+    loop.run()
+    observer.finish(_DRAIN_S)
+    return keeper.ticks[-1]
+
+
+class _TickKeeper:
+    """An observer that keeps ticks."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+
+    def tick(self, tick: Tick) -> None:
+        self.ticks.append(tick)
+
+    def notice(self, event: Event) -> None:
+        """Take no interest in what happens between ticks."""
 
 
 _DECIDER = MainThreadDecider()

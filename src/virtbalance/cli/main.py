@@ -31,6 +31,7 @@ COMMANDS = {
     ),
     "run": Command("virtbalance.cli.run", "both programs in one process"),
     "status": Command("virtbalance.cli.status", "what the running programs do and see"),
+    "explain": Command("virtbalance.cli.explain", "one guest: what it gets, wants, may have; why"),
     "set": Command("virtbalance.cli.set", "weight, limits and exclusion of one guest"),
     "restore": Command("virtbalance.cli.restore", "put back what a run has changed"),
     "lab": Command("virtbalance.cli.lab", "real guests on demand, with a load to command"),

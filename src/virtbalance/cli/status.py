@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the state of every program known on this machine; exit code 1 if none is running."""
-    documents = [_read(path) for path in sorted(run_directory().glob("*/*.json"))]
+    documents = last_ticks()
     if arguments.json:
         print(json.dumps(documents, indent=1))
     elif not documents:
@@ -27,6 +27,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("\n\n".join("\n".join(status_lines(document)) for document in documents))
     return 0 if any(document["running"] for document in documents) else 1
+
+
+def last_ticks() -> list[dict[str, Any]]:
+    """Return the last-tick document of every program known on this machine.
+
+    Each has ``host``, ``role``, ``running`` and ``age_s`` besides what the program wrote.
+    """
+    return [_read(path) for path in sorted(run_directory().glob("*/*.json"))]
 
 
 def _read(path: Path) -> dict[str, Any]:

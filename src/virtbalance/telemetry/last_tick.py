@@ -25,6 +25,7 @@ class LastTick:
         self._counts: Counter[str] = Counter()
         self._last_notice: dict[str, Any] | None = None
         self._tick: dict[str, Any] | None = None
+        self._changes: dict[str, dict[str, dict[str, Any]]] = {}
 
     def tick(self, tick: Tick) -> None:
         """Replace the tick."""
@@ -32,6 +33,7 @@ class LastTick:
         self._counts.update(event.kind for event in tick.events)
         self._counts.update(f"action-{outcome.status}" for outcome in tick.outcomes)
         self._tick = tick_object(tick)
+        self._keep_changes(tick, self._tick)
         self._write()
 
     def notice(self, event: Event) -> None:
@@ -44,12 +46,23 @@ class LastTick:
         self._last_notice = event_object(event)
         self._write()
 
+    def _keep_changes(self, tick: Tick, document: dict[str, Any]) -> None:
+        """Keep the latest change of every vCPU and balloon, as long as its guest is there."""
+        for action in document["actions"]:
+            subject = str(action["vcpu"]) if action["action"] == "pin" else "memory"
+            changes = self._changes.setdefault(action["uuid"], {})
+            changes[subject] = {"time": document["time"], **action}
+        present = {guest.uuid for guest in tick.snapshot.guests}
+        for uuid in self._changes.keys() - present:
+            del self._changes[uuid]
+
     def _write(self) -> None:
         document = {
             **self._about,
             "connected": self._connected,
             "counts": dict(sorted(self._counts.items())),
             "last_notice": self._last_notice,
+            "last_changes": self._changes,
             "last_tick": self._tick,
         }
         write_atomically(self._path, json.dumps(document) + "\n", durable=False)

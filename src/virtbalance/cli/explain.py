@@ -1,0 +1,65 @@
+"""``virt-balance explain``: one guest, from the running programs' last ticks or a fresh look."""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from virtbalance.cli.arguments import add_connection
+from virtbalance.cli.errors import CommandError
+from virtbalance.cli.options import settings_of
+from virtbalance.cli.status import last_ticks
+from virtbalance.telemetry.tick_json import tick_object
+from virtbalance.ui.explain import explain_lines, guest_names, guest_part
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("guest", metavar="GUEST", help="name or UUID")
+    add_connection(parser)
+    parser.add_argument("--fresh", action="store_true", help="look anew even if a program runs")
+    parser.add_argument("--json", action="store_true", help="the facts as one JSON array")
+    parser.set_defaults(config=None)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain one guest."""
+    known = [] if arguments.fresh else list(_from_running())
+    told = list(_about(arguments.guest, known or _fresh(arguments)))
+    if not told:
+        raise CommandError(f"there is no guest {arguments.guest!r}")
+    if arguments.json:
+        print(json.dumps([guest_part(tick, uuid) for tick, uuid, _ in told], indent=1))
+        return 0
+    tick, uuid, _ = told[0]
+    print(f"{guest_names(tick)[uuid]} ({uuid})")
+    for tick, uuid, changes in told:
+        print("\n".join(explain_lines(tick, uuid, changes)))
+    return 0
+
+
+_Look = tuple[dict[str, Any], dict[str, Any]]
+"""A tick object, and the latest changes of all guests."""
+
+
+def _about(guest: str, looks: Iterable[_Look]) -> Iterator[tuple[Any, str, Any]]:
+    for tick, changes in looks:
+        for uuid, name in guest_names(tick).items():
+            if guest in (uuid, name):
+                yield tick, uuid, changes.get(uuid, {})
+
+
+def _from_running() -> Iterator[_Look]:
+    for document in last_ticks():
+        if document["running"] and document["last_tick"]:
+            yield document["last_tick"], document["last_changes"]
+
+
+def _fresh(arguments: argparse.Namespace) -> Iterator[_Look]:
+    """Let each program make one decision without consequences."""
+    from virtbalance.cli.assembly import connected, dry_tick, make_role
+
+    settings = settings_of(arguments)
+    for program in (settings.cpu, settings.memory):
+        with connected(settings.uri, dry_run=True) as hypervisor:
+            yield tick_object(dry_tick(hypervisor, make_role(program), program)), {}

@@ -1,0 +1,110 @@
+"""The lines of ``virt-balance explain``: one guest, what it gets, wants and may have, and why."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from virtbalance.model.cpu_list import format_cpu_list
+from virtbalance.ui.text import mib
+
+Document = Mapping[str, Any]
+
+
+def guest_names(tick: Document) -> dict[str, str]:
+    """Return the guests of a tick object, name by UUID."""
+    rows = tick["vcpus"] if tick["role"] == "cpu" else tick["guests"]
+    return {row["uuid"]: row["name"] for row in rows}
+
+
+def guest_part(tick: Document, uuid: str) -> dict[str, Any]:
+    """Return what a tick object says of one guest, for ``--json``."""
+    kept = ("role", "policy", "tick", "time")
+    keys = ("vcpus", "guests", "desired", "actions", "amendments", "holds")
+    return {key: tick[key] for key in kept} | {
+        key: [row for row in tick[key] if row["uuid"] == uuid] for key in keys if key in tick
+    }
+
+
+def explain_lines(tick: Document, uuid: str, last_changes: Document) -> list[str]:
+    """Return what one program has to say about one guest.
+
+    ``last_changes`` are this guest's latest changes by subject, as ``telemetry.last_tick`` keeps
+    them.
+    """
+    part = guest_part(tick, uuid)
+    lines = [f"{tick['role']}, policy {tick['policy']}, tick {tick['tick']} of {tick['time']}"]
+    lines += (f"  held: {hold['text']}" for hold in part["holds"])
+    if tick["role"] == "cpu":
+        for vcpu in part["vcpus"]:
+            lines += _vcpu_lines(vcpu, part, last_changes)
+    else:
+        for guest in part["guests"]:
+            lines += _memory_lines(guest, part, last_changes)
+    return lines
+
+
+def _vcpu_lines(vcpu: Document, part: Document, last_changes: Document) -> list[str]:
+    waited = "unknown" if vcpu["wait_ratio"] is None else f"{vcpu['wait_ratio']:.2f}"
+    subject = str(vcpu["vcpu"])
+    actions = [a for a in part["actions"] if a["action"] == "pin" and a["vcpu"] == vcpu["vcpu"]]
+    return [
+        (
+            f"  vCPU {subject}: got {vcpu['run_ratio']:.2f} of a pCPU, waited {waited}, "
+            f"wants {vcpu['demand_ratio']:.2f}"
+        ),
+        (
+            f"    runs on pCPU {format_cpu_list(frozenset(vcpu['cpus']))}, "
+            f"may be put on {format_cpu_list(frozenset(vcpu['allowed']))}"
+        ),
+        *_standing(vcpu["fixed"], actions, part["amendments"]),
+        *_last_change(last_changes.get(subject)),
+    ]
+
+
+def _memory_lines(guest: Document, part: Document, last_changes: Document) -> list[str]:
+    actions = [a for a in part["actions"] if a["action"] == "resize"]
+    return [
+        (
+            f"  has {mib(guest['actual_kib'])} MiB (target {mib(guest['target_kib'])}, between "
+            f"{mib(guest['minimum_kib'])} and {mib(guest['maximum_kib'])}), uses "
+            f"{mib(guest['used_kib'])}, could spare {mib(guest['usable_kib'])}"
+        ),
+        (
+            f"  needs {mib(guest['hard_kib'])} at once, {mib(guest['soft_kib'])} to be at ease, "
+            f"{mib(guest['cache_kib'])} with its cache; weight {guest['weight']:g}"
+        ),
+        *(
+            f"  wish: {mib(wish['size_kib'])} MiB: {wish['reason']['text']}"
+            for wish in part["desired"]
+        ),
+        *_standing(guest["fixed"], actions, part["amendments"]),
+        *_last_change(last_changes.get("memory")),
+    ]
+
+
+def _standing(
+    fixed: str | None, actions: Iterable[Document], amendments: Iterable[Document]
+) -> list[str]:
+    """Return what happens to it in this tick."""
+    if fixed:
+        return [f"    left alone: {fixed}"]
+    lines = [f"    now: {words(action)}" for action in actions]
+    if not lines:
+        lines = [f"    guard: {note['reason']['text']}" for note in amendments]
+    return lines or ["    stays as it is: no change is worth it"]
+
+
+def _last_change(change: Document | None) -> list[str]:
+    return [f"    last change, {change['time']}: {words(change)}"] if change else []
+
+
+def words(action: Document) -> str:
+    """Return an action of a tick object in words, with how it ended and why."""
+    match action["action"]:
+        case "pin":
+            done = f"pinned to pCPU {format_cpu_list(frozenset(action['cpus']))}"
+        case "resize":
+            done = f"set to {mib(action['target_kib'])} MiB"
+        case _:
+            done = f"made to report every {action['period_s']} s"
+    ended = "" if action["status"] == "done" else f" [{action['status']}]"
+    return f"{done}{ended}: {action['reason']['text']}"
