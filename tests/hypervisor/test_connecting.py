@@ -173,3 +173,37 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
         hypervisor.sample(Scope.CPU, 5.0)
         hypervisor.close()
     assert descriptors() <= before
+
+
+DENIED = """
+import os, sys
+from virtbalance.hypervisor import connect
+from virtbalance.hypervisor.event_loop import ensure_event_loop
+ensure_event_loop()
+os.setgid(65534)
+os.setuid(65534)
+try:
+    connect(sys.argv[1])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="must become somebody else")
+def test_a_socket_that_may_not_be_used_is_denied(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o711)
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(path))
+        closed.listen()
+        path.chmod(0o600)
+        said = subprocess.run(
+            [sys.executable, "-c", DENIED, f"qemu:///system?socket={path}"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        ).stdout
+    assert said.startswith("HypervisorDeniedError can't connect to qemu:///system"), said
+    assert "Permission denied" in said
