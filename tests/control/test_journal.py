@@ -9,8 +9,10 @@ from virtbalance.control.journal import (
     Entry,
     Journal,
     JournalError,
+    MemoryJournal,
     PinnedVcpu,
     SizedBalloon,
+    UndoStore,
 )
 from virtbalance.model.guest import RoleName
 
@@ -23,20 +25,25 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "host", boot_id="boot-1")
 
 
-def test_what_is_written_is_read(journal: Journal) -> None:
-    journal.update(RoleName.CPU, {"u1": PINNED})
-    assert journal.entries() == {"u1": PINNED}
+@pytest.fixture(params=["file", "memory"])
+def either(request: pytest.FixtureRequest, journal: Journal) -> UndoStore:
+    return journal if request.param == "file" else MemoryJournal()
 
 
-def test_the_two_programs_keep_their_halves_apart(journal: Journal) -> None:
-    journal.update(RoleName.CPU, {"u1": PINNED})
-    journal.update(RoleName.MEMORY, {"u1": SIZED})
-    entry = journal.entries()["u1"]
+def test_what_is_written_is_read(either: UndoStore) -> None:
+    either.update(RoleName.CPU, {"u1": PINNED})
+    assert either.entries() == {"u1": PINNED}
+
+
+def test_the_two_programs_keep_their_halves_apart(either: UndoStore) -> None:
+    either.update(RoleName.CPU, {"u1": PINNED})
+    either.update(RoleName.MEMORY, {"u1": SIZED})
+    entry = either.entries()["u1"]
     assert (entry.vcpus, entry.balloon) == (PINNED.vcpus, SIZED.balloon)
-    journal.forget(RoleName.CPU, frozenset({"u1"}))
-    assert journal.entries() == {"u1": SIZED}
-    journal.forget(RoleName.MEMORY, frozenset({"u1"}))
-    assert journal.entries() == {}
+    either.forget(RoleName.CPU, frozenset({"u1"}))
+    assert either.entries() == {"u1": SIZED}
+    either.forget(RoleName.MEMORY, frozenset({"u1"}))
+    assert either.entries() == {}
 
 
 def test_a_guest_started_anew_replaces_its_old_entry(journal: Journal) -> None:

@@ -1,10 +1,8 @@
 """One run: a scenario under a policy, through the production loop on a simulated host."""
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from virtbalance.bench.building import Built, build
@@ -18,17 +16,14 @@ from virtbalance.bench.series import series_of
 from virtbalance.bench.watching import NoteTaker, Watcher
 from virtbalance.control.config import validated
 from virtbalance.control.deadline import UnlimitedDecider
-from virtbalance.control.journal import Journal
+from virtbalance.control.journal import MemoryJournal
 from virtbalance.control.loop import Loop
-from virtbalance.control.observers import DetachedObserver
+from virtbalance.control.observers import AttachedObserver
 from virtbalance.control.role import Role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
 from virtbalance.model.guest import RoleName
 from virtbalance.simulation.host import SimulatedHost
 from virtbalance.simulation.want import MIB
-
-_MANY = 1_000_000
-_DRAIN_S = 60.0
 
 Progress = Callable[[float], object]
 """Called with the simulated time reached."""
@@ -110,37 +105,19 @@ def play(
     host = built.host
     watcher = Watcher(host, scenario.record_s, progress)
     notes = NoteTaker(host.now_ns)
-    observer = DetachedObserver(notes, capacity=_MANY)
-    with tempfile.TemporaryDirectory(prefix="virt-balance-bench-") as directory:
-        loop = Loop(
-            host,
-            role,
-            loop_settings(settings, None),
-            clock=host.clock,
-            decider=UnlimitedDecider(),
-            journal=QuickJournal(Path(directory), host.boot_id),
-            observers=[observer],
-        )
-        host.at(scenario.duration_s, loop.stop)
-        loop.run()
-    if not observer.finish(_DRAIN_S):
-        raise RuntimeError("the notes of the run did not come to an end")
+    loop = Loop(
+        host,
+        role,
+        loop_settings(settings, None),
+        clock=host.clock,
+        decider=UnlimitedDecider(),
+        journal=MemoryJournal(),
+        observers=[AttachedObserver(notes)],
+    )
+    host.at(scenario.duration_s, loop.stop)
+    loop.run()
     recording = record(watcher.looks, notes.notes, _facts(scenario, host), built.open_vcpus)
     return Played(recording, thinking, notes.first_failure)
-
-
-class QuickJournal(Journal):
-    """A journal in memory: a simulated host leaves nothing to put back, and a disk takes time."""
-
-    def __init__(self, directory: Path, boot_id: str) -> None:
-        super().__init__(directory, boot_id)
-        self._kept: dict[str, Any] = {}
-
-    def _read(self) -> dict[str, Any]:
-        return self._kept
-
-    def _write(self, entries: Mapping[str, Any]) -> None:
-        self._kept = dict(entries)
 
 
 def _facts(scenario: Scenario, host: SimulatedHost) -> HostFacts:

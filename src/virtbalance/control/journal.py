@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from virtbalance.control.files import write_atomically
 from virtbalance.model.guest import RoleName
@@ -83,6 +83,38 @@ def ended(entries: Entries, snapshot: Snapshot) -> frozenset[str]:
     return frozenset(entries) - {guest.uuid for guest, _ in same_run(entries, snapshot)}
 
 
+class UndoStore(Protocol):
+    """Where entries are kept. Methods raise ``JournalError`` if that fails."""
+
+    def entries(self) -> Entries:
+        """Return all entries of this boot."""
+
+    def update(self, role: RoleName, entries: Entries) -> None:
+        """Keep this role's half of these guests' entries, before the change is made."""
+
+    def forget(self, role: RoleName, uuids: frozenset[str]) -> None:
+        """Drop this role's half of these guests' entries: they are as they were."""
+
+
+class MemoryJournal:
+    """Entries kept in memory only: for a host that ends with this process."""
+
+    def __init__(self) -> None:
+        self._entries: Entries = {}
+
+    def entries(self) -> Entries:
+        """Return all entries."""
+        return self._entries
+
+    def update(self, role: RoleName, entries: Entries) -> None:
+        """Keep this role's half of these guests' entries."""
+        self._entries = _updated(self._entries, role, entries)
+
+    def forget(self, role: RoleName, uuids: frozenset[str]) -> None:
+        """Drop this role's half of these guests' entries."""
+        self._entries = _without(self._entries, role, uuids)
+
+
 class Journal:
     """The file. Every method raises ``JournalError`` if it can't be read or written."""
 
@@ -99,21 +131,13 @@ class Journal:
     def update(self, role: RoleName, entries: Entries) -> None:
         """Write this role's half of these guests' entries, durably, before the change is made."""
         with self._locked():
-            merged = dict(self._read())
-            for uuid, entry in entries.items():
-                merged[uuid] = _merge(merged.get(uuid), entry, role)
-            self._write(merged)
+            self._write(_updated(self._read(), role, entries))
 
     def forget(self, role: RoleName, uuids: frozenset[str]) -> None:
         """Drop this role's half of these guests' entries: they are as they were."""
-        if not uuids:
-            return
-        with self._locked():
-            kept = {
-                uuid: entry.without(role) if uuid in uuids else entry
-                for uuid, entry in self._read().items()
-            }
-            self._write({u: e for u, e in kept.items() if e.vcpus or e.balloon})
+        if uuids:
+            with self._locked():
+                self._write(_without(self._read(), role, uuids))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -155,6 +179,16 @@ class Journal:
             write_atomically(self._path, json.dumps(document, indent=1) + "\n", durable=True)
         except OSError as error:
             raise JournalError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def _updated(known: Entries, role: RoleName, entries: Entries) -> Entries:
+    merged = {uuid: _merge(known.get(uuid), entry, role) for uuid, entry in entries.items()}
+    return {**known, **merged}
+
+
+def _without(known: Entries, role: RoleName, uuids: frozenset[str]) -> Entries:
+    kept = {u: entry.without(role) if u in uuids else entry for u, entry in known.items()}
+    return {uuid: entry for uuid, entry in kept.items() if entry.vcpus or entry.balloon}
 
 
 def _merge(former: Entry | None, latter: Entry, role: RoleName) -> Entry:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from virtbalance.control.clock import Clock
 from virtbalance.control.deadline import Decider, OverrunError
 from virtbalance.control.hypervisor import Hypervisor
-from virtbalance.control.journal import Journal, JournalError
-from virtbalance.control.observers import DetachedObserver
+from virtbalance.control.journal import JournalError, UndoStore
+from virtbalance.control.observers import Audience
 from virtbalance.control.policies import describe_failure
 from virtbalance.control.recovery import put_back
 from virtbalance.control.role import Role
@@ -56,8 +56,8 @@ class Loop:
         *,
         clock: Clock,
         decider: Decider,
-        journal: Journal | None,
-        observers: Sequence[DetachedObserver] = (),
+        journal: UndoStore | None,
+        observers: Sequence[Audience] = (),
     ) -> None:
         self._hypervisor = hypervisor
         self._role = role
@@ -236,7 +236,7 @@ class Loop:
             self._notice(Event("not-restored", text))
             return False
 
-    def _put_back(self, journal: Journal) -> bool:
+    def _put_back(self, journal: UndoStore) -> bool:
         recovery = put_back(
             self._hypervisor,
             self._role,

@@ -27,6 +27,31 @@ class Observer(Protocol):
         """See something that happened outside a tick: a lost connection, a restored guest."""
 
 
+class Audience(Protocol):
+    """How the loop hands things to an observer."""
+
+    def put(self, item: Tick | Event) -> None:
+        """Hand an item over."""
+
+    def troubles(self) -> tuple[Event, ...]:
+        """Return what went wrong since the last call, as events to be counted."""
+
+
+class AttachedObserver:
+    """Shows an observer everything at once, in the loop's own thread: for simulated time only."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def put(self, item: Tick | Event) -> None:
+        """Show an item; what the observer raises ends the run."""
+        _show(self._observer, item)
+
+    def troubles(self) -> tuple[Event, ...]:
+        """Return nothing: trouble would have ended the run."""
+        return ()
+
+
 class DetachedObserver:
     """Runs an observer in a thread of its own behind a bounded queue."""
 
@@ -73,10 +98,14 @@ class DetachedObserver:
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
             try:
-                if isinstance(item, Tick):
-                    self._observer.tick(item)
-                else:
-                    self._observer.notice(item)
+                _show(self._observer, item)
             except Exception as error:
                 with self._lock:
                     self._failure = f"{type(error).__name__}: {error}"
+
+
+def _show(observer: Observer, item: Tick | Event) -> None:
+    if isinstance(item, Tick):
+        observer.tick(item)
+    else:
+        observer.notice(item)

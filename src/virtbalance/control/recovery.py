@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from virtbalance.control.hypervisor import Hypervisor
-from virtbalance.control.journal import Entries, Journal
+from virtbalance.control.journal import Entries, UndoStore
 from virtbalance.control.role import Role
 from virtbalance.model.plan import Action, guest_of
 from virtbalance.model.tick import Event, Outcome, Status
@@ -19,7 +19,7 @@ class Recovery:
 
 
 def put_back(
-    hypervisor: Hypervisor, role: Role, journal: Journal, *, keep: bool, deadline_s: float
+    hypervisor: Hypervisor, role: Role, journal: UndoStore, *, keep: bool, deadline_s: float
 ) -> Recovery:
     """Undo a role's changes and forget them, except those that could not be undone.
 
