@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from virtbalance.bench.baselines.cpu.lpt import Lpt
-from virtbalance.control.journal import MemoryJournal
 from virtbalance.control.cpu_role import CpuRole, CpuRoleSettings
 from virtbalance.control.deadline import UnlimitedDecider
+from virtbalance.control.journal import MemoryJournal
 from virtbalance.control.loop import Loop
 from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
 from virtbalance.control.role import GuestFilter, Role
