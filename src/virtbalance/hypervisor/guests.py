@@ -52,6 +52,7 @@ class Guests:
         self._guests: Mapping[str, Guest] | None = None
         self._next_list_s = 0.0
         self._marks: deque[str] = deque()
+        self._listed: Mapping[str, str] = {}
         self._explained: set[str] = set()
         self._follows_events = self._subscribe()
 
@@ -130,10 +131,9 @@ class Guests:
         known = before or {}
         read = (self._reader.read(entry, known.get(entry.uuid)) for entry in self._link.active())
         now = {guest.uuid: guest for guest in read if guest is not None}
-        if before is not None:
-            told = list_difference(names_of(before), names_of(now), explained)
-            if told is not None:
-                self._tell(told)
+        listed, self._listed = self._listed, names_of(now)
+        if before is not None and (told := list_difference(listed, self._listed, explained)):
+            self._tell(told)
         return dict(sorted(now.items()))
 
     # In libvirt's event thread

@@ -135,7 +135,11 @@ class LibvirtHypervisor:
         connection = open_connection(
             self._uri, read_only=self._read_only, timeout_s=self._timeout_s
         )
-        return Session(connection, self._root, self._events.append, self._timeout_s)
+        try:
+            return Session(connection, self._root, self._events.append, self._timeout_s)
+        except HypervisorError:
+            connection.close()
+            raise
 
     def _promptly(self, question: Callable[[], T]) -> T:
         try:
