@@ -19,6 +19,7 @@ ABILITIES = (
     | Can.START_AND_STOP
     | Can.PAUSE
     | Can.EVENTS
+    | Can.CLOSES
     | Can.RECONNECT
 )
 

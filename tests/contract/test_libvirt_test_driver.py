@@ -33,6 +33,7 @@ class TestLibvirtTestDriver(HypervisorContract):
             | Can.START_AND_STOP
             | Can.PAUSE
             | Can.EVENTS
+            | Can.CLOSES
             | Can.RECONNECT,
             start=lambda name: str(connection.createXML(DOMAIN.format(name=name)).UUIDString()),
             stop=lambda uuid: domain(uuid).destroy(),

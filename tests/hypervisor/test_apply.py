@@ -87,7 +87,6 @@ def test_the_mask_has_the_length_of_the_host_map(bench: Bench) -> None:
         (pin({1, 4}), "the host has no CPU 4"),
         (pin({3}), "the mask holds no CPU that is online"),
         (pin(()), "the mask holds no CPU that is online"),
-        (pin({1}, vcpu=2), "it has no vCPU 2"),
         (resize(1_000_001), "outside 1 to 1000000 KiB, its maximum"),
         (resize(0), "outside 1 to 1000000 KiB, its maximum"),
         (SetStatsPeriod(UUID, -1, WHY), "a period can't be negative"),
@@ -117,6 +116,12 @@ def test_offline_cpus_count_on_neither_side(bench: Bench) -> None:
 def test_a_guest_that_ends_before_it_is_read_back_is_gone(bench: Bench) -> None:
     bench.read_back[VcpuKey(UUID, 0)] = ProcessLookupError()
     assert bench.one(pin({2})).status is Status.GONE
+
+
+def test_a_vcpu_that_is_unplugged_is_gone(bench: Bench) -> None:
+    outcome = bench.one(pin({1}, vcpu=2))
+    assert (outcome.status, outcome.text) == (Status.GONE, "it has no vCPU 2")
+    assert bench.levers.calls == []
 
 
 def test_an_unknown_guest_is_gone(bench: Bench) -> None:

@@ -93,6 +93,8 @@ class Applier:
         guest = self._find_guest(guest_of(action))
         if guest is None:
             return Outcome(action, Status.GONE, "no such guest")
+        if isinstance(action, Pin) and guest.vcpus and action.vcpu.vcpu not in guest.vcpus:
+            return Outcome(action, Status.GONE, f"it has no vCPU {action.vcpu.vcpu}")
         if refusal := _refusal(action, guest, topology):
             return Outcome(action, Status.REFUSED, refusal)
         if self._is_hung(guest.uuid):
@@ -163,9 +165,7 @@ class _Begun:
 def _refusal(action: Action, guest: Guest, topology: Topology) -> str | None:
     """Say why an action makes no sense here, before libvirt is asked; ``None`` if it does."""
     match action:
-        case Pin(vcpu, cpus):
-            if guest.vcpus and vcpu.vcpu not in guest.vcpus:
-                return f"it has no vCPU {vcpu.vcpu}"
+        case Pin(_, cpus):
             unknown = cpus - topology.by_id.keys()
             if unknown:
                 return f"the host has no CPU {format_cpu_list(unknown)}"
