@@ -97,6 +97,7 @@ def _machine(table: HostTable, memory_mib: float | None) -> SimMachine:
         topology=topology_of(table),
         memory_kib=round((memory_mib or table.memory_mib) * MIB),
         other_memory=want_of(table.other),
+        swap_kib=round(table.swap_mib * MIB),
     )
 
 

@@ -47,7 +47,8 @@ def judge(scenario: Scenario, recording: Recording) -> tuple[Judged, ...]:
 def _judge(scenario: Scenario, criterion: CriterionTable, recording: Recording) -> Judged:
     from_s = scenario.measure_from_s if criterion.from_s is None else criterion.from_s
     part = recording.between(from_s, criterion.to_s)
-    value = metrics(scenario.role)[criterion.metric].compute(part)
+    known = metrics(scenario.role)
+    value = known[criterion.metric].compute(part) if len(part.times_s) else None
     return Judged(
         text=criterion_text(criterion),
         value=value,

@@ -42,5 +42,8 @@ def metrics(role: RoleName) -> Mapping[str, Metric]:
 
 
 def measure(recording: Recording, role: RoleName) -> dict[str, float | None]:
-    """Return every metric of a recording."""
-    return {name: metric.compute(recording) for name, metric in metrics(role).items()}
+    """Return every metric of a recording; none has a value if there is no step in it."""
+    known = metrics(role)
+    if not len(recording.times_s):
+        return dict.fromkeys(known)
+    return {name: metric.compute(recording) for name, metric in known.items()}

@@ -20,6 +20,8 @@ _BLOCK_S = 10.0
 """pCPU use is looked at as the mean over this long."""
 _EVEN_POINTS, _EVEN_RELATIVE = 5.0, 0.05
 _UNDONE_TICKS = 10
+_WANTING = 0.02
+"""Who is entitled to less in a step is not asked how satisfied it is: a few milliseconds decide."""
 _QUIET_USE = 0.03
 """With less mean use than this a host is idle, and evenness relative to it says nothing."""
 
@@ -154,7 +156,7 @@ class _Fairness:
         ]
         self.entitled = np.array(rows).reshape(demand.shape)
         self.got = np.where(there, np.nan_to_num(recording.work), 0.0)
-        self.wanting = there & (self.entitled > 1e-3)
+        self.wanting = there & (self.entitled > _WANTING)
         self.steps_s = recording.steps_s
 
     @property

@@ -23,6 +23,8 @@ _SOLVABLE = 400
 _TIME_LIMIT_S = 20.0
 _EVENNESS = 0.01
 _ROUNDS = 2000
+_SOURCES = 8
+_LEAST_GAIN = 1e-7
 
 Placement = npt.NDArray[np.int64]
 
@@ -106,36 +108,40 @@ def _longest_first(demand: Floats, capacity: Floats) -> Placement:
 
 
 def _improved(demand: Floats, capacity: Floats, place: Placement, loads: Floats) -> bool:
-    """Make the best move or swap away from the costliest pCPU; return whether there was one."""
-
-    def costs(load: Floats, room: Floats) -> Floats:
-        over = np.maximum(0.0, load - room[None]).sum(axis=0) / len(demand)
-        return np.asarray(over + _EVENNESS * (load.mean(axis=0) / room) ** 2)
-
-    now = costs(loads, capacity)
-    for source in np.argsort(-now, kind="stable")[:8]:
-        best = (1e-7, -1, -1, -1)
+    """Make the best move or swap away from one of the costliest pCPUs; say if there was one."""
+    now = _costs(loads, capacity)
+    for source in np.argsort(-now, kind="stable")[:_SOURCES]:
+        best_gain, mine, theirs, target = _LEAST_GAIN, -1, -1, -1
+        elsewhere = np.flatnonzero(place != source)
+        empty = np.setdiff1d(np.arange(len(capacity)), [source])
+        # What comes back: nothing, for a move to each pCPU, or a vCPU from where it lives.
+        backs = np.concatenate([np.full(len(empty), -1), elsewhere])
+        targets = np.concatenate([empty, place[elsewhere]])
+        back = np.where(backs >= 0, demand[:, backs], 0.0)
         for vcpu in np.flatnonzero(place == source):
-            for other in [-1, *np.flatnonzero(place != source)]:
-                delta = demand[:, vcpu] - (demand[:, other] if other >= 0 else 0.0)
-                targets = np.arange(len(capacity)) if other < 0 else place[[other]]
-                targets = targets[targets != source]
-                after_source = costs((loads[:, source] - delta)[:, None], capacity[[source]])
-                after_target = costs(loads[:, targets] + delta[:, None], capacity[targets])
-                gains = now[source] + now[targets] - after_source - after_target
-                at = int(np.argmax(gains)) if len(gains) else -1
-                if at >= 0 and gains[at] > best[0]:
-                    best = (float(gains[at]), int(vcpu), int(other), int(targets[at]))
-        _, mine, theirs, target = best
+            delta = demand[:, [vcpu]] - back
+            after = _costs(loads[:, [source]] - delta, capacity[[source]])
+            after = after + _costs(loads[:, targets] + delta, capacity[targets])
+            gains = now[source] + now[targets] - after
+            at = int(np.argmax(gains))
+            if gains[at] > best_gain:
+                best_gain, mine = float(gains[at]), int(vcpu)
+                theirs, target = int(backs[at]), int(targets[at])
         if mine >= 0:
-            delta = demand[:, mine] - (demand[:, theirs] if theirs >= 0 else 0.0)
-            loads[:, source] -= delta
-            loads[:, target] += delta
+            moved = demand[:, mine] - (demand[:, theirs] if theirs >= 0 else 0.0)
+            loads[:, source] -= moved
+            loads[:, target] += moved
             place[mine] = target
             if theirs >= 0:
                 place[theirs] = source
             return True
     return False
+
+
+def _costs(load: Floats, room: Floats) -> Floats:
+    """Return the cost of each column: one pCPU's loads over time."""
+    over = np.maximum(0.0, load - room[None]).sum(axis=0) / len(load)
+    return np.asarray(over + _EVENNESS * (load.mean(axis=0) / room) ** 2)
 
 
 def _solved(demand: Floats, capacity: Floats) -> Placement | None:

@@ -8,7 +8,7 @@ import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -119,16 +119,21 @@ class _Pool:
             message = worker.pipe.recv()
         except (EOFError, OSError):
             assert worker.job is not None
-            return _failure(worker.job, "the worker process ended unexpectedly")
+            return self._kept(
+                worker.job, _failure(worker.job, "the worker process ended unexpectedly")
+            )
         if isinstance(message, float):
             worker.share = message
             return None
         assert worker.job is not None
         if isinstance(message, Done):
-            if self._settings.directory:
-                write(self._settings.directory, worker.job, message.result, message.series)
-            return message.result
-        return _failure(worker.job, str(message))
+            return self._kept(worker.job, message.result, message.series)
+        return self._kept(worker.job, _failure(worker.job, str(message)))
+
+    def _kept(self, job: Job, result: Result, series: Mapping[str, Any] | None = None) -> Result:
+        if self._settings.directory:
+            write(self._settings.directory, job, result, series)
+        return result
 
     def _finish(self, worker: _Worker, result: Result) -> Result:
         self._done += 1
@@ -140,8 +145,7 @@ class _Pool:
 
     def _replace(self, at: int, worker: _Worker, result: Result) -> Result:
         assert worker.job is not None
-        if self._settings.directory:
-            write(self._settings.directory, worker.job, result, None)
+        self._kept(worker.job, result)
         _end(worker)
         self._workers[at] = _start()
         self._done += 1

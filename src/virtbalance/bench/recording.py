@@ -222,10 +222,10 @@ def _rates(looks: Sequence[Look], vcpus: Sequence[VcpuKey], name: str) -> Floats
 
 
 def _demands(looks: Sequence[Look], vcpus: Sequence[VcpuKey]) -> Floats:
-    """Return the demand at the beginning of each step."""
+    """Return the demand at the end of each step: what changes on the grid has changed after it."""
     index = {key: at for at, key in enumerate(vcpus)}
     demand = np.full((len(looks) - 1, len(vcpus)), np.nan)
-    for step, look in enumerate(looks[:-1]):
+    for step, look in enumerate(looks[1:]):
         for key, vcpu in look.vcpus.items():
             demand[step, index[key]] = vcpu.demand_ratio
     return demand

@@ -113,12 +113,12 @@ def write(directory: Path, job: Job, result: Result, series: Mapping[str, Any] |
 
 
 def finished(directory: Path, job: Job) -> Result | None:
-    """Return the result of an earlier run of this very job, if there is one."""
+    """Return the result of an earlier run of this very job; one that came to nothing is none."""
     path = directory / f"{job.name}.json"
     if not path.is_file():
         return None
     result = read(path)
-    return result if result.manifest.get("key") == job_key(job) else None
+    return result if result.metrics and result.manifest.get("key") == job_key(job) else None
 
 
 def read(path: Path) -> Result:

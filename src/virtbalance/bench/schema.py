@@ -227,6 +227,7 @@ class HostTable:
     """CPU numbers of equal pCPUs where they have holes."""
     offline: tuple[int, ...] = ()
     memory_mib: float = 16384.0
+    swap_mib: float = 65536.0
     other: Want = ConstantWant(1024.0)
     """What the host itself uses of its memory."""
     model: Literal["fluid", "event"] = "fluid"

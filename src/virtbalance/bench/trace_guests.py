@@ -12,6 +12,9 @@ from virtbalance.simulation.want import MIB, WantTrace
 from virtbalance.simulation.workload import Noise, Trace, Workload
 
 _SCALING_ROUNDS = 20
+_WORK_S = 0.001
+"""Recorded guests do many short things: with long ones a small value would be nothing for a step,
+and much more than itself in another."""
 _SMALLEST_MIB, _LARGEST_MIB = 1024.0, 16384.0
 _HOST_EXTRA_MIB = 1536.0
 
@@ -55,7 +58,7 @@ def _cpu_guests(trace: TraceTable, pcpus: int, source: random.Random) -> TraceGu
             if is_open:
                 opened.add((name, index))
             scaled = tuple(min(1.0, value * scale) for value in values)
-            vcpus.append(SimVcpu(Trace(scaled, trace.step_s, is_open)))
+            vcpus.append(SimVcpu(Trace(scaled, trace.step_s, is_open, _WORK_S)))
         guests.append(SimGuest(name, tuple(vcpus), None))
     return TraceGuests(tuple(guests), frozenset(opened))
 
@@ -107,9 +110,9 @@ def _static_guests(trace: TraceTable, pcpus: int, source: random.Random) -> Trac
         is_open = source.random() < trace.open_ratio
         if is_open:
             opened.add((name, 0))
-        load: Workload = Trace((value,), 1e9, is_open)
+        load: Workload = Trace((value,), 1e9, is_open, _WORK_S)
         if trace.deviation:
-            load = Noise(value, trace.deviation, trace.step_s, is_open)
+            load = Noise(value, trace.deviation, trace.step_s, is_open, _WORK_S)
         guests.append(SimGuest(name, (SimVcpu(load),), None))
     return TraceGuests(tuple(guests), frozenset(opened))
 

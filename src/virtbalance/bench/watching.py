@@ -1,11 +1,12 @@
 """Taking notes of a simulated run: looks on an even grid, and what every tick did."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
 from virtbalance.bench.recording import Look, MemoryLook, Taking, TickNote, VcpuLook
 from virtbalance.model.errors import HypervisorLostError
-from virtbalance.model.guest import VcpuKey
+from virtbalance.model.guest import GuestState, VcpuKey
 from virtbalance.model.memory_estimate import MemoryEstimate
 from virtbalance.model.plan import Pin, Resize
 from virtbalance.model.snapshot import Scope
@@ -42,6 +43,7 @@ def _look_at(host: SimulatedHost) -> Look | None:
     except HypervisorLostError:
         return None
     truth = host.truth()
+    paused = {guest.uuid for guest in snapshot.guests if guest.state is not GuestState.RUNNING}
     vcpus = {}
     for guest in snapshot.guests:
         for vcpu in guest.vcpus:
@@ -61,7 +63,7 @@ def _look_at(host: SimulatedHost) -> Look | None:
             usable_kib=m.usable_kib,
             actual_kib=m.actual_kib,
             target_kib=m.target_kib,
-            performance_s=m.performance_s,
+            performance_s=math.nan if uuid in paused else m.performance_s,
             out_of_memory_s=m.out_of_memory_s,
             kills=m.kills,
             program=m.program,

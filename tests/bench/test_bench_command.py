@@ -1,0 +1,104 @@
+"""``virt-balance bench``: what it prints, and its exit codes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from virtbalance.cli.main import main
+
+MISBEHAVING = Path(__file__).with_name("policies.py")
+
+
+def bench(*words: str) -> int:
+    return main(["bench", *words])
+
+
+def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("list") == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^c1 +cpu +12 +acceptance", text, re.MULTILINE)
+    assert "memory policies: fair, hold, none, threshold" in text
+    assert bench("show", "c1/8-on-4/1s") == 0
+    shown = capsys.readouterr().out
+    assert "# C1: every vCPU pinned to the first pCPU" in shown
+    assert shown.endswith("# runs as c1/8-on-4/1s for 40 s\n")
+    assert bench("list", "--metrics") == 0
+    assert "shortfall_percent" in capsys.readouterr().out
+
+
+def test_json_has_one_object_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("run", "c1/4-on-2/2s", "--json") == 0
+    (result,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (result["scenario"], result["on"], result["policy"], result["seed"]) == (
+        "c1/4-on-2/2s",
+        "sim",
+        "balance",
+        0,
+    )
+    assert result["passed"] is True
+    assert result["metrics"]["pin_changes"] == 2
+
+
+def test_a_failed_criterion_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("run", "lone", "--policy", "threshold", "--policy", "balance") == 1
+    text = capsys.readouterr().out
+    assert re.search(r"lone/plain/1s  threshold  seed 0  FAILED: pin_changes == 0 \(is", text)
+    assert re.search(r"^balance +1/1 ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "c99"], "no scenario 'c99'"),
+        (["run", "c1", "--policy", "nobody"], "no cpu policy 'nobody'; there are: balance"),
+        (["run", "c1", "--set", "guard.pins=0"], "guard: pins must be 1 to"),
+        (["run", "c1", "--set", "guard.pin=1"], "settings: guard.pin: unknown key"),
+        (["sweep", "c1"], "sweep needs --set"),
+        (["run", "c1", "m1", "--policy", "x.py:X"], "name scenarios of one role only"),
+        (["run", "c1", "--policy", "x.py:X"], "x.py: no such file"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(*words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    for line in captured.err.splitlines():
+        assert line.startswith("virt-balance bench: ")
+
+
+def test_report_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    run = ("run", "c1/4-on-2/2s", "m1/small/2s", "--set", "duration_s=60")
+    bench(*run, "--out", str(one))
+    bench(*run, "--out", str(two), "--policy", "balance", "--policy", "hold")
+    capsys.readouterr()
+    assert bench("report", str(one)) == 0
+    page = (one / "report.html").read_text()
+    assert capsys.readouterr().out == f"{one / 'report.html'}\n"
+    assert page.count("<svg") == 7  # four of CPU, three of memory
+    assert not re.search(r'(src|href)="http', page)
+    assert len(list((one / "figures").glob("*.png"))) == 7
+    assert bench("compare", str(one), str(two)) == 0
+    text = capsys.readouterr().out
+    assert "1 scenarios and policies in common" in text
+    assert "no difference" in text
+    assert bench("report", str(tmp_path)) == 1
+
+
+def test_a_sweep_is_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", "c1/4-on-2/1s", "--set", "duration_s=12", "--set", "period_s=1,2", "--json"]
+    bench(*words)
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [result["metrics"]["ticks"] for result in results] == [11, 5]
+
+
+def test_an_error_in_a_users_policy_is_shown_with_file_and_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bench("run", "c1/4-on-2/2s", "--policy", f"{MISBEHAVING}:Raises")
+    assert "policies.py:16: RuntimeError: I do not know" in capsys.readouterr().out

@@ -1,0 +1,155 @@
+"""Runs: the same every time and in any number of processes; resumed; whatever policies do."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from virtbalance.bench.library import find
+from virtbalance.bench.pool import PoolSettings, run_all
+from virtbalance.bench.results import Job, Result, as_json, read_all, read_series
+from virtbalance.bench.runner import run
+from virtbalance.bench.schema import Scenario
+
+MISBEHAVING = Path(__file__).with_name("policies.py")
+
+
+def small(name: str = "c1/4-on-2/1s", seconds: float = 20.0) -> Scenario:
+    (scenario,) = find([name])
+    return replace(scenario, duration_s=seconds)
+
+
+def plain(result: Result) -> str:
+    """Return what must be the same everywhere: all but times and the manifest's arguments."""
+    return json.dumps({**as_json(result), "timing": None, "manifest": None})
+
+
+def job(policy: str, scenario: Scenario | None = None, seed: int = 0) -> Job:
+    return Job(scenario or small(), policy, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"), [("c5/4-on-2/1s", "lpt"), ("m1/small/1s", "fair"), ("m1/small/1s", "mom")]
+)
+def test_the_same_seed_gives_the_same_result_to_the_last_digit(name: str, policy: str) -> None:
+    first, second = (run(job(policy, small(name, 40))) for _ in range(2))
+    assert plain(first.result) == plain(second.result)
+    assert first.series == second.series
+
+
+def test_another_seed_gives_another_result() -> None:
+    first, second = (run(job("lpt", small("c5/4-on-2/1s"), seed)) for seed in (0, 1))
+    assert first.result.metrics != second.result.metrics
+
+
+def test_two_processes_give_the_same_results_as_one() -> None:
+    jobs = [job(policy, seed=seed) for policy in ("balance", "lpt") for seed in (0, 1)]
+    alone = {r.policy + str(r.seed): plain(r) for r in (run(j).result for j in jobs)}
+    together = {r.policy + str(r.seed): plain(r) for r in run_all(jobs, PoolSettings(2))}
+    assert together == alone
+
+
+def test_every_contender_meets_the_same_demands() -> None:
+    scenario = small("c5/4-on-2/1s")
+    shares = [run(job(policy, scenario)).series["vcpus"] for policy in ("hold", "lpt", "balance")]
+    assert shares[0] == shares[1] == shares[2]
+
+
+def test_balance_passes_what_the_original_does_not() -> None:
+    scenario = small(seconds=40.0)
+    assert run(job("balance", scenario)).result.passed is True
+    original = run(job("threshold", scenario)).result
+    assert original.passed is False
+    assert original.metrics["time_to_balance_s"] is None
+
+
+def test_a_lone_busy_vcpu_is_moved_for_ever_by_the_original_only() -> None:
+    scenario = small("lone/plain/1s", 60.0)
+    assert run(job("balance", scenario)).result.metrics["pin_changes"] == 0
+    moved = run(job("threshold", scenario)).result.metrics["pin_changes"]
+    assert moved is not None
+    assert moved > 30
+
+
+def test_results_and_series_are_kept_and_read_back(tmp_path: Path) -> None:
+    jobs = [job("hold"), job("lpt")]
+    done = list(run_all(jobs, PoolSettings(1, tmp_path)))
+    assert {plain(r) for r in read_all(tmp_path)} == {plain(r) for r in done}
+    series = read_series(tmp_path, done[0])
+    assert series is not None
+    assert len(series["times_s"]) == 20
+    assert done[0].manifest["seed"] == 0
+    assert len(done[0].manifest["scenario_sha256"]) == 64
+
+
+def test_an_interrupted_set_goes_on_where_it_was(tmp_path: Path) -> None:
+    jobs = [job("hold", seed=seed) for seed in range(3)]
+    results = run_all(jobs, PoolSettings(1, tmp_path))
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    (kept,) = read_all(tmp_path)
+    marked = replace(kept, title="kept from before")
+    (path,) = tmp_path.glob("*sim0.json")
+    path.write_text(json.dumps(as_json(marked)))
+    again = list(run_all(jobs, PoolSettings(1, tmp_path)))
+    assert [r.seed for r in again] == [0, 1, 2]
+    assert [r.title for r in again].count("kept from before") == 1  # it was not run again
+
+
+def test_a_changed_scenario_is_run_again(tmp_path: Path) -> None:
+    list(run_all([job("hold")], PoolSettings(1, tmp_path)))
+    longer = job("hold", small(seconds=21.0))
+    (result,) = run_all([longer], PoolSettings(1, tmp_path))
+    assert result.metrics["ticks"] == 20  # the first at 1 s, none at the end
+
+
+def test_a_policy_that_raises_is_counted_and_the_run_goes_on() -> None:
+    result = run(job(f"{MISBEHAVING}:Raises")).result
+    assert result.metrics["policy_failures"] == result.metrics["ticks"] == 19
+    assert result.error is not None
+    assert "policies.py:16: RuntimeError: I do not know; holding" in result.error
+    assert result.passed is False
+
+
+def test_a_policy_that_answers_the_wrong_type_is_counted() -> None:
+    result = run(job(f"{MISBEHAVING}:WrongType")).result
+    assert result.metrics["policy_failures"] == 19
+    assert "decide returned str" in str(result.error)
+
+
+@pytest.mark.parametrize("guard", ["", "+bare"])
+def test_nonsense_is_counted_with_and_without_guard(guard: str) -> None:
+    result = run(job(f"{MISBEHAVING}:Nonsense{guard}")).result
+    refused = (result.metrics["nonsense"] or 0) + (result.metrics["refused"] or 0)
+    assert refused == 4 * 19
+    assert result.metrics["pin_changes"] == 0
+
+
+@pytest.mark.parametrize("guard", ["", "+bare"])
+def test_negative_memory_is_counted_with_and_without_guard(guard: str) -> None:
+    scenario = small("m1/small/1s")
+    result = run(job(f"{MISBEHAVING}:NegativeMemory{guard}", scenario)).result
+    assert result.metrics["nonsense"] == 2 * (result.metrics["ticks"] or 0) > 0
+    assert result.metrics["calls_h"] == 0
+
+
+def test_a_policy_that_never_answers_is_ended_and_the_others_go_on() -> None:
+    jobs = [job(f"{MISBEHAVING}:Sleeps"), job("hold")]
+    settings = PoolSettings(1, silence_s=2.0)
+    results = {result.policy.rpartition(":")[2]: result for result in run_all(jobs, settings)}
+    assert results["Sleeps"].passed is False
+    assert "did not answer within 2 s" in str(results["Sleeps"].error)
+    assert results["hold"].metrics["ticks"] == 19
+
+
+def test_the_guard_can_be_put_on_a_baseline_and_taken_off_ours() -> None:
+    scenario = small("c1/8-on-4/1s")
+    bare = run(job(f"{MISBEHAVING}:First+bare", replace(scenario, guests=scenario.guests))).result
+    assert bare.metrics["nonsense"] == 0
+    free, guarded = (
+        run(job(policy, scenario)).result.metrics["pin_changes"] for policy in ("lpt", "lpt+guard")
+    )
+    assert free is not None
+    assert guarded is not None
+    assert guarded < free / 2
