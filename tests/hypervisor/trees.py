@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from virtbalance.hypervisor.cpu_list import format_cpu_list
+from virtbalance.model.cpu_list import format_cpu_list
 
 CPU_FOLDER = "sys/devices/system/cpu"
 

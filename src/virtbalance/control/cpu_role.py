@@ -6,6 +6,7 @@ from typing import Any
 
 from virtbalance.control.journal import Entries, Entry, PinnedVcpu, ended, same_run
 from virtbalance.control.ownership import ForeignChange, Ownership, yield_to
+from virtbalance.control.policy_seat import PolicySeat
 from virtbalance.control.role import GuestFilter, set_anew
 from virtbalance.cpu import demand
 from virtbalance.cpu import guard as safety
@@ -41,10 +42,8 @@ class CpuRole:
     scope = Scope.CPU
 
     def __init__(self, policy: CpuPolicy, policy_config: Any, settings: CpuRoleSettings) -> None:
-        self._policy = policy
-        self._policy_config = policy_config
+        self._seat = PolicySeat(policy, policy_config)
         self._settings = settings
-        self._policy_state: Any = None
         self._demand_state: demand.DemandState | None = None
         self._guard_state: safety.GuardState | None = None
         self._ownership: Ownership[VcpuKey, Mask] = Ownership()
@@ -55,7 +54,7 @@ class CpuRole:
     @property
     def policy_name(self) -> str:
         """The policy that decides."""
-        return self._policy.name
+        return self._seat.name
 
     @property
     def estimate(self) -> CpuEstimate:
@@ -87,12 +86,7 @@ class CpuRole:
 
     def decide(self, now_s: float) -> CpuPlan:
         """Ask the policy."""
-        answer = self._policy.decide(self._policy_state, self.estimate, self._policy_config, now_s)
-        match answer:
-            case (CpuPlan() as plan, state):
-                self._policy_state = state
-                return plan
-        raise TypeError(f"decide returned {type(answer).__name__}, not (CpuPlan, state)")
+        return self._seat.ask(self.estimate, now_s, CpuPlan)
 
     def hold_plan(self) -> CpuPlan:
         """Return the plan that changes nothing."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from virtbalance.control.journal import Entries, Entry, SizedBalloon, ended, same_run
 from virtbalance.control.ownership import ForeignChange, Ownership, yield_to
+from virtbalance.control.policy_seat import PolicySeat
 from virtbalance.control.role import GuestFilter, set_anew
 from virtbalance.memory import demand, outside
 from virtbalance.memory import guard as safety
@@ -51,10 +52,8 @@ class MemoryRole:
     def __init__(
         self, policy: MemoryPolicy, policy_config: Any, settings: MemoryRoleSettings
     ) -> None:
-        self._policy = policy
-        self._policy_config = policy_config
+        self._seat = PolicySeat(policy, policy_config)
         self._settings = settings
-        self._policy_state: Any = None
         self._demand_state: demand.DemandState | None = None
         self._guard_state: safety.GuardState | None = None
         self._outside_state: outside.OutsideState | None = None
@@ -66,7 +65,7 @@ class MemoryRole:
     @property
     def policy_name(self) -> str:
         """The policy that decides."""
-        return self._policy.name
+        return self._seat.name
 
     @property
     def estimate(self) -> MemoryEstimate:
@@ -104,12 +103,7 @@ class MemoryRole:
 
     def decide(self, now_s: float) -> MemoryPlan:
         """Ask the policy."""
-        answer = self._policy.decide(self._policy_state, self.estimate, self._policy_config, now_s)
-        match answer:
-            case (MemoryPlan() as plan, state):
-                self._policy_state = state
-                return plan
-        raise TypeError(f"decide returned {type(answer).__name__}, not (MemoryPlan, state)")
+        return self._seat.ask(self.estimate, now_s, MemoryPlan)
 
     def hold_plan(self) -> MemoryPlan:
         """Return the plan that changes nothing."""

@@ -17,9 +17,9 @@ from typing import Protocol
 import libvirt
 
 from virtbalance.hypervisor.calls import Call, Callers
-from virtbalance.hypervisor.cpu_list import format_cpu_list
 from virtbalance.hypervisor.errors import Fault, fault_of, text_of
 from virtbalance.hypervisor.guest_reading import Guest
+from virtbalance.model.cpu_list import format_cpu_list
 from virtbalance.model.guest import VcpuKey
 from virtbalance.model.plan import Action, Pin, Resize, SetStatsPeriod, guest_of
 from virtbalance.model.tick import Outcome, Status

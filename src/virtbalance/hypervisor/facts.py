@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from virtbalance.hypervisor.cpu_list import parse_cpu_list
 from virtbalance.hypervisor.host import parse_stat
+from virtbalance.model.cpu_list import parse_cpu_list
 from virtbalance.model.snapshot import HostFact
 
 _PARTITION_DEPTH = 3

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from virtbalance.hypervisor.cpu_list import parse_cpu_list
 from virtbalance.hypervisor.xml_tree import element_kib, parse
+from virtbalance.model.cpu_list import parse_cpu_list
 from virtbalance.model.guest import GuestDefinition
 
 _DEFAULT_PERIOD_US = 100_000

@@ -8,7 +8,7 @@ elsewhere all maxima are equal and the ratio is 1.
 
 from pathlib import Path
 
-from virtbalance.hypervisor.cpu_list import parse_cpu_list
+from virtbalance.model.cpu_list import parse_cpu_list
 from virtbalance.model.topology import NumaNode, Pcpu, Topology
 
 _SIBLING_FILES = ("core_cpus_list", "thread_siblings_list")

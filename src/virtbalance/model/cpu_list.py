@@ -13,7 +13,10 @@ def parse_cpu_list(text: str) -> frozenset[int]:
             continue
         target = removed if item.startswith("^") else added
         first, _, last = item.removeprefix("^").partition("-")
-        target.update(range(int(first), int(last or first) + 1))
+        cpus = range(int(first), int(last or first) + 1)
+        if not cpus:
+            raise ValueError(f"{item!r} is no range of CPUs")
+        target.update(cpus)
     return frozenset(added - removed)
 
 

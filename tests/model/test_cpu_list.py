@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtbalance.hypervisor.cpu_list import format_cpu_list, parse_cpu_list
+from virtbalance.model.cpu_list import format_cpu_list, parse_cpu_list
 
 
 @pytest.mark.parametrize(
