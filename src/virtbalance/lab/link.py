@@ -48,16 +48,22 @@ class Link:
         return self(lambda connection: connection.lookupByUUID(uuid.bytes))
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close the connection, unless all of this process share it."""
+        from virtbalance.hypervisor.embedded import is_embedded
+
+        if not is_embedded(self._asked_uri):
+            self._connection.close()
 
     def _open(self) -> libvirt.virConnect:
         import libvirt
 
+        from virtbalance.hypervisor.embedded import is_embedded, open_embedded
         from virtbalance.hypervisor.event_loop import ensure_event_loop
 
         ensure_event_loop()  # it also keeps libvirt from printing the errors it raises
         try:
+            if self._asked_uri and is_embedded(self._asked_uri):
+                return open_embedded(self._asked_uri)
             return libvirt.open(self._asked_uri)
         except libvirt.libvirtError as error:
             where = self._asked_uri or "libvirt's default URI"
