@@ -24,7 +24,3 @@ class TestSimulated(HypervisorContract):
             resume=simulated.resume,
             let_pass=simulated.advance,
         )
-
-    @pytest.mark.xfail(reason="it pins to the part of a mask that exists instead of refusing it")
-    def test_senseless_pins_are_refused_and_change_nothing(self, world: World) -> None:
-        super().test_senseless_pins_are_refused_and_change_nothing(world)

@@ -74,10 +74,18 @@ def test_pins_are_carried_out_and_read_back() -> None:
     assert vcpus(simulated)[VcpuKey(uuid(0), 0)].affinity == frozenset({3})
 
 
-def test_a_pin_to_cpus_that_are_not_there_is_refused_or_shortened() -> None:
+def test_a_pin_to_cpus_that_are_not_there_is_refused_and_changes_nothing() -> None:
     simulated = host(2, 1)
     assert do(simulated, pin(0, 7)).status is Status.REFUSED
-    assert do(simulated, pin(0, 1, 7)).status is Status.DIFFERENT
+    assert do(simulated, pin(0, 1, 7)).status is Status.REFUSED
+    assert vcpus(simulated)[VcpuKey(uuid(0), 0)].affinity == frozenset({0, 1})
+
+
+def test_of_a_mask_the_cpus_on_line_count() -> None:
+    simulated = host(3, 1)
+    simulated.set_online(2, online=False)
+    assert do(simulated, pin(0, 2)).status is Status.REFUSED
+    assert do(simulated, pin(0, 1, 2)).status is Status.DONE
     assert vcpus(simulated)[VcpuKey(uuid(0), 0)].affinity == frozenset({1})
 
 

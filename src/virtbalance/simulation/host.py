@@ -178,12 +178,13 @@ class SimulatedHost(World):
     def _pin(self, pin: Pin, guest: LiveGuest) -> tuple[Status, str]:
         if pin.vcpu.vcpu not in guest.vcpus:
             return Status.GONE, ""
+        unknown = pin.cpus - self._topology.by_id.keys()
+        if unknown:
+            return Status.REFUSED, f"there is no pCPU {min(unknown)}"
         online = pin.cpus & self._online
         if not online:
             return Status.REFUSED, "no pCPU of this mask is on line"
         self.pin(*pin.vcpu, online)
-        if online != pin.cpus:
-            return Status.DIFFERENT, "some pCPUs of this mask are not on line"
         return Status.DONE, ""
 
     def _resize(self, resize: Resize, guest: LiveGuest) -> tuple[Status, str]:
