@@ -26,7 +26,7 @@ class Server:
         self.clients = 0
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
-        self._socket.listen()
+        self._socket.listen(1)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Server:
             self.clients += 1
             # A client that goes away before its answer is part of what is tested.
             with contextlib.suppress(BrokenPipeError), client, client.makefile("rb") as lines:
-                assert next(lines) == b"\n"  # whatever a client before it left is ended
+                assert next(lines, b"\n") == b"\n"  # whatever a client before it left is ended
                 for line in lines:
                     number, _, words = line.decode().strip().partition(" ")
                     self.asked.append(words)
@@ -125,6 +125,25 @@ def test_close_lets_another_client_in(server: Server, channel: Channel) -> None:
     channel.close()
     assert other.command("report")["ok"]
     other.close()
+
+
+def test_a_queue_of_other_clients_is_waited_out(server: Server, channel: Channel) -> None:
+    others = []
+    for _ in range(200):  # more than the server's queue holds
+        other = socket.socket(socket.AF_UNIX)
+        other.setblocking(False)
+        others.append(other)
+        try:
+            other.connect(str(server.path))
+        except BlockingIOError:
+            break
+    else:
+        pytest.fail("the queue has no end")
+    with pytest.raises(LabError, match="did not answer"):
+        channel.command("report", timeout_s=0.2)
+    for other in others:
+        other.close()
+    assert channel.command("report")["ok"]
 
 
 def test_no_socket(tmp_path: Path) -> None:

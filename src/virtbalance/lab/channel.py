@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LONGEST_ANSWER_BYTES = 1 << 20
+RETRY_S = 0.05
 
 
 class Channel:
@@ -78,16 +79,20 @@ class Channel:
                 return answer
 
     def _connected(self, deadline: float) -> socket.socket:
-        if self._socket is None:
+        while self._socket is None:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(_left_s(deadline))
             try:
                 connection.connect(str(self._path))
                 connection.sendall(b"\n")  # ends the half line a client before us may have left
+            except BlockingIOError:  # others are waiting to be served
+                connection.close()
+                time.sleep(RETRY_S)
             except OSError:
                 connection.close()
                 raise
-            self._socket = connection
+            else:
+                self._socket = connection
         return self._socket
 
     def _answer(self, connection: socket.socket, deadline: float) -> dict[str, Any]:
