@@ -126,7 +126,7 @@ def _guest(table: GuestTable, seed: int) -> SimGuest:
     workload = _with_launch(table, seed)
     return SimGuest(
         name=table.name,
-        vcpus=tuple(SimVcpu(workload, _start_mask(table, j)) for j in range(table.vcpus)),
+        vcpus=tuple(SimVcpu(workload, start_mask(table, j)) for j in range(table.vcpus)),
         memory=_memory(table.memory) if table.memory else None,
         settings=GuestSettings(weight=table.weight, minimum_kib=_minimum_kib(table.memory)),
         definition=GuestDefinition(
@@ -139,7 +139,8 @@ def _guest(table: GuestTable, seed: int) -> SimGuest:
     )
 
 
-def _start_mask(table: GuestTable, vcpu: int) -> frozenset[int] | None:
+def start_mask(table: GuestTable, vcpu: int) -> frozenset[int] | None:
+    """Return where a vCPU is pinned at the start; ``None``: it may run anywhere."""
     if table.spread_over is not None:
         return frozenset({table.spread_over[vcpu % len(table.spread_over)]})
     return None if table.pin is None else frozenset(table.pin)

@@ -215,7 +215,8 @@ def _performance(series: Series) -> "Figure":
     for axis, key, name in zip(axes, ("performance", "fairness"), ("speed", "Jain"), strict=True):
         values = np.array(series[key], float)
         axis.plot(series["times_s"], values, color=_ACCENT, linewidth=1.4)
-        axis.set_ylim(min(0.9, float(np.nanmin(values)) - 0.05), 1.02)
+        low = values[~np.isnan(values)].min(initial=1.0)
+        axis.set_ylim(min(0.9, float(low) - 0.05), 1.02)
         _name(axis, name)
     _time_axis(axes, series)
     _title(figure, "Speed and fairness", "mean speed of guests; Jain's index of got over entitled")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from virtbalance.bench.results import Job, Result, finished, manifest, write
@@ -22,8 +23,10 @@ from virtbalance.control.policies import PolicyError, describe_failure
 
 SILENCE_S = 60.0
 """How long a worker may say nothing before its policy is taken for hung."""
+LAB_SILENCE_S = 600.0
+"""The same for real guests, which take time to start."""
 _TELL_EVERY_S = 0.2
-_END_S = 2.0
+_END_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +207,17 @@ def _end(worker: _Worker) -> None:
 def _work(pipe: Connection) -> None:
     """Do jobs until ended: the main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    signal.signal(signal.SIGTERM, _leave)  # by unwinding, so that real guests are ended
     while True:
         try:
             job: Job = pipe.recv()
         except (EOFError, OSError):
             return
         pipe.send(_done(job, pipe))
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+    raise SystemExit
 
 
 def _done(job: Job, pipe: Connection) -> Any:

@@ -1,14 +1,15 @@
-"""One run: a scenario under a policy, through the production loop on a simulated host."""
+"""One run: a scenario under a policy, through the production loop on a host; then measured."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from virtbalance.bench.building import Built, build
+from virtbalance.bench.building import build
 from virtbalance.bench.contenders import ORACLE, Thinking, make_role
 from virtbalance.bench.criteria import judge, passed
 from virtbalance.bench.metrics import measure
+from virtbalance.bench.played import Played, Progress
 from virtbalance.bench.recording import HostFacts, Recording, record
 from virtbalance.bench.results import Job, Result, manifest
 from virtbalance.bench.schema import Scenario
@@ -25,9 +26,6 @@ from virtbalance.model.guest import RoleName
 from virtbalance.simulation.host import SimulatedHost
 from virtbalance.simulation.want import MIB
 
-Progress = Callable[[float], object]
-"""Called with the simulated time reached."""
-
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -35,15 +33,6 @@ class Done:
 
     result: Result
     series: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """What a loop did on a host."""
-
-    recording: Recording
-    thinking: Thinking
-    first_failure: str | None
 
 
 def run(job: Job, progress: Progress = lambda _: None) -> Done:
@@ -58,7 +47,12 @@ def run(job: Job, progress: Progress = lambda _: None) -> Done:
         role, thinking = make_role(ORACLE, settings, policy)
     else:
         role, thinking = make_role(job.policy, settings)
-    played = play(scenario, settings, role, thinking, job.seed, progress)
+    if job.on == "lab":
+        from virtbalance.bench.lab_run import play_on_lab
+
+        played = play_on_lab(scenario, settings, role, thinking, progress)
+    else:
+        played = play(scenario, settings, role, thinking, job.seed, progress)
     measured = played.recording.between(scenario.measure_from_s, None)
     judged = judge(scenario, played.recording)
     result = Result(
@@ -144,6 +138,3 @@ def _timing(scenario: Scenario, thinking: Thinking, took_s: float) -> dict[str, 
         "real_time_ratio": round(scenario.duration_s / took_s, 1),
         "decide_ms": round(thinking.seconds / decisions * 1e3, 3),
     }
-
-
-__all__ = ["Built", "Done", "Played", "hindsight", "play", "program_settings", "run"]

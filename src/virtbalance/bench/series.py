@@ -99,12 +99,18 @@ def _memory(recording: Recording, stride: int) -> dict[str, Any]:
         "actual_mib": _thinned(memory["actual_kib"] / _MIB, stride),
         "target_mib": _thinned(memory["target_kib"] / _MIB, stride),
         "want_mib": _thinned(memory["want_kib"] / _MIB, stride),
-        "performance": _thinned(
-            np.nanmean(memory["performance_s"] / recording.steps_s[:, None], axis=1), stride
-        ),
+        "performance": _thinned(_mean_speed(recording), stride),
         "fairness": _thinned(fairness, stride),
         "resizes": [[round(t.at_s, 2), t.resizes] for t in recording.ticks if t.resizes],
     }
+
+
+def _mean_speed(recording: Recording) -> Floats:
+    """Return the guests' mean speed in every step; NaN where none is known."""
+    speed = recording.memory["performance_s"] / recording.steps_s[:, None]
+    known = ~np.isnan(speed)
+    total = np.where(known, speed, 0.0).sum(axis=1)
+    return np.asarray(np.where(known.any(axis=1), total / np.maximum(1, known.sum(axis=1)), np.nan))
 
 
 def _thinned(values: Floats, stride: int) -> list[Any]:

@@ -129,13 +129,16 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from virtbalance.bench.pool import PoolSettings, run_all
+    from virtbalance.bench.pool import LAB_SILENCE_S, SILENCE_S, PoolSettings, run_all
     from virtbalance.bench.tables import run_line, standing_lines, standings
 
     jobs = _jobs(arguments)
     show = _Status(sys.stderr.isatty())
     results = []
-    settings = PoolSettings(arguments.jobs, arguments.out)
+    on_lab = arguments.on == "lab"
+    workers = 1 if on_lab else arguments.jobs  # real guests share one machine
+    silence_s = LAB_SILENCE_S if on_lab else SILENCE_S
+    settings = PoolSettings(workers, arguments.out, silence_s)
     with _closing_early(run_all(jobs, settings, show.update)) as finished:
         for result in finished:
             results.append(result)

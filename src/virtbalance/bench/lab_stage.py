@@ -1,0 +1,202 @@
+"""Real guests made ready for a scenario: what the machine can hold; started, measured, placed."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtbalance.bench.building import start_mask, topology_of
+from virtbalance.bench.schema import (
+    BurstsLoad,
+    GuestTable,
+    HogLoad,
+    IdleLoad,
+    Load,
+    LoopLoad,
+    NoiseLoad,
+    PhasesLoad,
+    Scenario,
+)
+from virtbalance.control.config import ConfigError
+from virtbalance.control.hypervisor import Hypervisor
+from virtbalance.model.guest import RoleName, VcpuKey
+from virtbalance.model.plan import Pin, Reason
+from virtbalance.model.snapshot import Scope
+
+if TYPE_CHECKING:
+    from virtbalance.lab import Guest, GuestSpec, Lab
+
+SENSE_S = 2.0
+_MIB = 1024
+_GUEST_MIB = 256
+_VCPUS_A_PCPU = 4
+_SPARE_MIB = 1024
+_REST_S = 6.0
+"""Guests that have just come up are busy with themselves for some seconds."""
+_MEASURE_S = 3.0
+_FIRST_COUNT = 200_000
+_LOADS = (IdleLoad, HogLoad, LoopLoad, NoiseLoad, PhasesLoad, BurstsLoad)
+_EVENTS = frozenset({"pin", "resize", "pause", "resume"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Real guests ready for a scenario."""
+
+    guests: Mapping[str, "Guest"]
+    uri: str
+    counts: Mapping[float, int]
+    """By duty: what a closed loop counts to between two sleeps."""
+
+
+# What the machine can hold
+
+
+def check_fits(scenario: Scenario) -> None:
+    """Raise ``ConfigError`` if this machine can't hold the scenario."""
+    where = f"{scenario.name} can't run on the lab"
+    pcpus, here = len(topology_of(scenario.host).usable), len(_usable_cpus())
+    vcpus = sum(guest.vcpus for guest in scenario.guests)
+    wanted_mib = sum(_maximum_mib(guest) for guest in scenario.guests)
+    have_mib = _available_mib() - _SPARE_MIB
+    strange = [guest.name for guest in scenario.guests if not isinstance(guest.load, _LOADS)]
+    late = [guest.name for guest in scenario.guests if guest.starts_s or guest.ends_s]
+    happening = sorted({event.kind for event in scenario.events} - _EVENTS)
+    objections = (
+        (scenario.trace is not None, "its guests are made of a trace"),
+        (scenario.role is RoleName.CPU and pcpus != here, f"it has {pcpus} pCPUs, we have {here}"),
+        (vcpus > _VCPUS_A_PCPU * here, f"{vcpus} vCPUs are too many for {here} pCPUs"),
+        (wanted_mib > have_mib, f"it needs {wanted_mib:.0f} MiB, {have_mib:.0f} are free"),
+        (bool(strange), f"no such load for {', '.join(strange[:3])}"),
+        (bool(late), f"{', '.join(late[:3])} would have to start or end on the way"),
+        (bool(happening), f"{', '.join(happening)} can't be made to happen"),
+    )
+    for yes, why in objections:
+        if yes:
+            raise ConfigError(f"{where}: {why}")
+
+
+def _usable_cpus() -> set[int]:
+    return os.sched_getaffinity(0)
+
+
+def _available_mib() -> float:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / _MIB
+    return 0.0
+
+
+def _maximum_mib(guest: GuestTable) -> float:
+    return guest.memory.maximum_mib if guest.memory else _GUEST_MIB
+
+
+# Making ready
+
+
+def prepared(scenario: Scenario, lab: "Lab") -> Stage:
+    """Start a scenario's guests, measure what loads come to here, and put everybody in place."""
+    started = lab.start([_spec(table) for table in scenario.guests])
+    guests = {guest.name: guest for guest in started}
+    time.sleep(_REST_S)
+    duties = {duty for table in scenario.guests for duty in _duties(table.load)}
+    counts: dict[float, int] = {}
+    if duties:
+        with door(lab.uri) as hypervisor:
+            counts = _calibrated(hypervisor, started, sorted(duties))
+            _place(hypervisor, scenario, guests)
+    return Stage(guests, lab.uri, counts)
+
+
+def _spec(table: GuestTable) -> "GuestSpec":
+    from virtbalance.lab import GuestSpec
+
+    memory = table.memory
+    return GuestSpec(
+        name=table.name,
+        vcpus=table.vcpus,
+        maximum_mib=round(_maximum_mib(table)),
+        current_mib=None if memory is None or memory.start_mib is None else round(memory.start_mib),
+        pins=tuple(start_mask(table, vcpu) or frozenset() for vcpu in range(table.vcpus)),
+        zram_mib=round(memory.swap_mib) if memory else 0,
+        autodeflate=memory is not None and memory.autodeflate,
+    )
+
+
+def _duties(load: Load) -> tuple[float, ...]:
+    """Return the duties of closed loops in a load."""
+    match load:
+        case LoopLoad():
+            return (load.duty,) if load.duty else ()
+        case NoiseLoad():
+            return (load.mean,)
+        case PhasesLoad():
+            return tuple(phase.duty for phase in load.phases if phase.duty)
+    return ()
+
+
+def _calibrated(
+    hypervisor: Hypervisor, guests: Sequence["Guest"], duties: Sequence[float]
+) -> dict[float, int]:
+    """Measure what to count to for each duty, with the first guest alone on its pCPU.
+
+    A loop of C seconds' counting and a sleep of S runs C / (C + S) of the time: a measurement at a
+    known count gives S in counts.
+    """
+    from virtbalance.lab import CountAndSleep, Off
+
+    first, *others = sorted(_usable_cpus())
+    for number, guest in enumerate(guests):
+        _pin(hypervisor, guest, 0, frozenset({first} if number == 0 else others or {first}))
+    counts = {}
+    for duty in duties:
+        count = _FIRST_COUNT
+        for _ in range(2):
+            guests[0].load_cpu(0, CountAndSleep(count))
+            time.sleep(0.5)
+            measured = min(0.98, max(0.01, _run_ratio(hypervisor, guests[0])))
+            count = max(1, round(count * (1 - measured) / measured * duty / (1 - duty)))
+        counts[duty] = count
+    guests[0].load_cpu(0, Off())
+    return counts
+
+
+def _run_ratio(hypervisor: Hypervisor, guest: "Guest") -> float:
+    before = _vcpu_times(hypervisor, guest)
+    time.sleep(_MEASURE_S)
+    after = _vcpu_times(hypervisor, guest)
+    return (after[0] - before[0]) / (after[1] - before[1])
+
+
+def _vcpu_times(hypervisor: Hypervisor, guest: "Guest") -> tuple[int, int]:
+    snapshot = hypervisor.sample(Scope.CPU, SENSE_S)
+    sample = next(g for g in snapshot.guests if g.uuid == str(guest.uuid))
+    return sample.vcpus[0].run_ns, sample.vcpus[0].read_ns
+
+
+def _place(hypervisor: Hypervisor, scenario: Scenario, guests: Mapping[str, "Guest"]) -> None:
+    for table in scenario.guests:
+        for vcpu in range(table.vcpus):
+            mask = start_mask(table, vcpu) or frozenset(_usable_cpus())
+            _pin(hypervisor, guests[table.name], vcpu, mask)
+
+
+def _pin(hypervisor: Hypervisor, guest: "Guest", vcpu: int, cpus: frozenset[int]) -> None:
+    reason = Reason("bench", "where the scenario wants it")
+    hypervisor.apply([Pin(VcpuKey(str(guest.uuid), vcpu), cpus, reason)], SENSE_S)
+
+
+@contextlib.contextmanager
+def door(uri: str) -> Iterator[Hypervisor]:
+    """Open a connection of one's own to the guests."""
+    from virtbalance.hypervisor import connect
+
+    hypervisor = connect(uri)
+    try:
+        hypervisor.sample(Scope.CPU, SENSE_S)
+        yield hypervisor
+    finally:
+        hypervisor.close()
