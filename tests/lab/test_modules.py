@@ -57,6 +57,12 @@ def test_a_module_that_is_nowhere_is_named_with_who_needs_it(folder: Path) -> No
         in_load_order(folder, ["balloon"])
 
 
+def test_some_are_wanted_only_where_they_are_there(folder: Path) -> None:
+    loaded = in_load_order(folder, ["virtio"], where_there=["lzo_rle", "virtio_ring"])
+    assert list(loaded) == ["virtio", "virtio_ring"]
+    assert list(in_load_order(folder, ["virtio"], where_there=["lzo_rle"])) == ["virtio"]
+
+
 def test_depends_of_a_module_without_any() -> None:
     assert depends(module("alone")) == []
     assert depends(b"no such section") == []

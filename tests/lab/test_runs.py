@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from virtbalance.lab import LabError
 from virtbalance.lab.control_groups import guest_groups, remove_groups
 from virtbalance.lab.processes import command_line, mount_namespace
 from virtbalance.lab.runs import end_kept_runs, end_run, keep_run, new_run
@@ -119,6 +120,12 @@ def test_ending_a_run_of_ones_own(tmp_path: Path, start: Start) -> None:
     assert not run.exists()
     assert not running(guest)
     assert end_run(run) == 0
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LabError, match="file/runs: Not a directory"):
+        new_run(print, tmp_path / "file" / "runs")
 
 
 def test_two_at_once_make_two_runs(tmp_path: Path) -> None:

@@ -26,9 +26,12 @@ COMPILER = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-pthread
 MODULES = {
     "boot": ("virtio_pci", "virtio_console"),
     "balloon": ("virtio_balloon",),
-    "zram": ("lzo_rle", "zram"),
+    "zram": ("zram",),
 }
 """Modules by the folder they are in; the guest's boot.c loads a folder where it is wanted."""
+
+WHERE_THERE = {"zram": ("lzo_rle",)}
+"""Modules some kernels have apart: zram's compressor, which it asks for without depending on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def _sources() -> dict[str, bytes]:
 
 def _recipe_hash() -> str:
     """Hash everything the initramfs is made of except the kernel."""
-    digest = hashlib.sha256(repr((COMPILER, MODULES)).encode())
+    digest = hashlib.sha256(repr((COMPILER, MODULES, WHERE_THERE)).encode())
     for name, content in _sources().items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
@@ -112,7 +115,7 @@ def _initramfs(kernel: Kernel, program: bytes) -> bytes:
     earlier: set[str] = set()
     for group, wanted in MODULES.items():
         entries.append(cpio.folder(f"modules/{group}"))
-        needed = in_load_order(kernel.modules, wanted)
+        needed = in_load_order(kernel.modules, wanted, where_there=WHERE_THERE.get(group, ()))
         entries += [
             cpio.file(f"modules/{group}/{number:02}-{name}.ko", content)
             for number, (name, content) in enumerate(needed.items())

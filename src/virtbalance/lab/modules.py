@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def in_load_order(folder: Path, wanted: Iterable[str]) -> dict[str, bytes]:
+def in_load_order(
+    folder: Path, wanted: Iterable[str], *, where_there: Iterable[str] = ()
+) -> dict[str, bytes]:
     """Return the modules wanted and all they depend on, each after what it needs.
 
     `folder` is a kernel's /lib/modules/VERSION. Modules built into the kernel are left out.
-    Raises LabError for a module that is neither there nor built in.
+    Raises LabError for a module that is neither there nor built in, unless it is wanted only
+    `where_there`; those are loaded first.
     """
     files = {_name(path): path for path in sorted(folder.rglob("*.ko*"))}
     built_in = _built_in(folder)
@@ -33,7 +36,7 @@ def in_load_order(folder: Path, wanted: Iterable[str]) -> dict[str, bytes]:
             add(needed, name)
         ordered[name] = content
 
-    for name in wanted:
+    for name in [*(name for name in where_there if name in files), *wanted]:
         add(name, "the lab")
     return ordered
 

@@ -75,7 +75,10 @@ def _end(pid: int, run: Path) -> bool:
 @contextlib.contextmanager
 def _locked(base: Path | None) -> Iterator[Path]:
     folder = _base() if base is None else base
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"{folder}: {error.strerror}") from error
     if folder.stat().st_uid != os.geteuid():
         raise LabError(f"{folder} belongs to somebody else")
     with (folder / "lock").open("w") as lock:
