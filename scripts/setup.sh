@@ -9,10 +9,10 @@ CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/virt-balance"
 export UV_CACHE_DIR="$CACHE/uv" PIP_CACHE_DIR="$CACHE/pip" UV_LINK_MODE=copy
 
 # What for: python3-* and gcc build libvirt's binding; libvirt and QEMU run the guests;
-# libc6-dev, busybox-static, xz-utils and zstd make what the guests boot; libvirtd is for tests.
+# libc6-dev, xz-utils and zstd make what the guests boot; libvirtd is for tests.
 PACKAGES=(
     ca-certificates python3 python3-dev python3-venv gcc libc6-dev pkg-config libvirt-dev
-    libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 busybox-static
+    libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86
     xz-utils zstd kmod util-linux mount procps
 )
 
