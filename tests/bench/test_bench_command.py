@@ -102,3 +102,26 @@ def test_an_error_in_a_users_policy_is_shown_with_file_and_line(
 ) -> None:
     bench("run", "c1/4-on-2/2s", "--policy", f"{MISBEHAVING}:Raises")
     assert "policies.py:16: RuntimeError: I do not know" in capsys.readouterr().out
+
+
+def test_seeds_in_several_processes_and_columns_of_choice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["run", "c1/4-on-2/1s", "--set", "duration_s=40", "--seeds", "2", "--jobs", "2"]
+    assert bench(*words, "--metric", "jain_run") == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^policy +passed +jain_run$", text, re.MULTILINE)
+    assert re.search(r"^balance +2/2 ", text, re.MULTILINE)
+
+
+def test_where_the_traces_are_is_an_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRT_BALANCE_TRACES", "")
+    assert main(["bench", "--traces", str(tmp_path), "run", "p11-planetlab/0.60"]) == 1
+    assert f"{tmp_path}/planetlab-2011-cpu.csv.gz: No such file" in capsys.readouterr().out
+
+
+def test_what_real_guests_can_not_do_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("run", "p18", "--on", "lab") == 1
+    assert "p18/plain/4s can't run on the lab: it has 128 pCPUs" in capsys.readouterr().out

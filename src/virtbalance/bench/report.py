@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from virtbalance.bench.figures import figures_of
 from virtbalance.bench.metrics import Better, metrics
 from virtbalance.bench.results import Result, read_all, read_series
-from virtbalance.bench.tables import Cell, Standing, number_text, standings
+from virtbalance.bench.tables import Cell, Standing, contender, number_text, standings
 from virtbalance.model.guest import RoleName
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ def _overview(results: Sequence[Result]) -> Iterator[str]:
         yield "</thead><tbody>"
         means = {
             policy: [_mean(mine, policy, everywhere, m.name) for m in chosen]
-            for policy in dict.fromkeys(result.policy for result in mine)
+            for policy in dict.fromkeys(contender(result) for result in mine)
         }
         for policy, values in means.items():
-            judged = [r.passed for r in mine if r.policy == policy and r.passed is not None]
+            judged = [r.passed for r in mine if contender(r) == policy and r.passed is not None]
             passed = f"{sum(judged)} of {len(judged)}" if judged else "–"
             yield f"<tr><td>{html.escape(policy)}<td>{passed}"
             for at, (value, metric) in enumerate(zip(values, chosen, strict=True)):
@@ -101,11 +101,11 @@ def _overview(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _scenarios_of_all(results: Sequence[Result]) -> set[str]:
-    policies = {result.policy for result in results}
+    policies = {contender(result) for result in results}
     return {
         result.scenario
         for result in results
-        if {r.policy for r in results if r.scenario == result.scenario} == policies
+        if {contender(r) for r in results if r.scenario == result.scenario} == policies
     }
 
 
@@ -113,7 +113,7 @@ def _mean(results: Sequence[Result], policy: str, scenarios: set[str], name: str
     values = [
         value
         for r in results
-        if r.policy == policy
+        if contender(r) == policy
         and r.scenario in scenarios
         and (value := r.metrics.get(name)) is not None
     ]
@@ -180,7 +180,7 @@ def _pictures(directory: Path, results: Sequence[Result]) -> Iterator[str]:
     """Yield the first seed's figures, one tab a contender."""
     first: dict[str, Result] = {}
     for result in results:
-        first.setdefault(f"{result.policy} ({result.on})", result)
+        first.setdefault(contender(result), result)
     for at, (name, result) in enumerate(list(first.items())[:_DRAWN]):
         series = read_series(directory, result)
         if series is None:

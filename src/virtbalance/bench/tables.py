@@ -68,7 +68,7 @@ def _standing(results: Sequence[Result], names: Sequence[str]) -> Standing:
     shown = tuple(m for m in known.values() if (m.name in names if names else m.headline))
     by_policy: dict[str, list[Result]] = {}
     for result in results:
-        by_policy.setdefault(_contender(result), []).append(result)
+        by_policy.setdefault(contender(result), []).append(result)
     summaries = {
         policy: [summarize([r.metrics.get(m.name) for r in group]) for m in shown]
         for policy, group in by_policy.items()
@@ -93,7 +93,8 @@ def _standing(results: Sequence[Result], names: Sequence[str]) -> Standing:
     return Standing(results[0].scenario, results[0].title, role, shown, rows)
 
 
-def _contender(result: Result) -> str:
+def contender(result: Result) -> str:
+    """Return a policy and, where that is not the simulator, on what it ran."""
     return result.policy if result.on == "sim" else f"{result.policy} ({result.on})"
 
 
