@@ -125,8 +125,8 @@ def test_from_up_to_down(system: Call) -> None:
 
 
 @pytest.mark.lab_full
-def test_guests_of_a_killed_up_are_ended_by_the_next_call(system: Call) -> None:
-    killed = system("up", "--name", "never", "--guests", "1", "--zram", "9999999")
-    assert killed.returncode == 1  # so much swap there is not: the guest gives up as it boots
-    assert "guest never-1 did not come up" in killed.stderr
+def test_a_guest_that_does_not_come_up_leaves_none_behind(system: Call) -> None:
+    failed = system("up", "--name", "never", "--guests", "1", "--zram", "9999999")
+    assert failed.returncode == 1  # so much swap there is not: the guest gives up as it boots
+    assert "guest never-1 did not come up" in failed.stderr
     assert system("down").stdout == "down: there were no guests\n"

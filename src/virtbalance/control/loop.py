@@ -198,7 +198,8 @@ class Loop:
         if late_ns < 0:
             return due_ns
         missed = late_ns // period_ns + 1
-        text = f"{missed} ticks skipped: the last one took too long"
+        ticks = "tick" if missed == 1 else "ticks"
+        text = f"{missed} {ticks} skipped: the last one took too long"
         self._pending.append(Event("overrun", text, figures={"missed": missed}))
         return due_ns + missed * period_ns
 
