@@ -2,10 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from virtbalance.bench.results import write
+from virtbalance.bench.runner import run
+from virtbalance.bench.truth import comparisons, truth_jobs
 from virtbalance.cli.main import main
 
 MISBEHAVING = Path(__file__).with_name("policies.py")
@@ -88,6 +92,21 @@ def test_report_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "1 scenarios and policies in common" in text
     assert "no difference" in text
     assert bench("report", str(tmp_path)) == 1
+
+
+def test_what_is_compared_of_real_and_simulated_guests(tmp_path: Path) -> None:
+    jobs = [job for job in truth_jobs() if job.scenario.name == "c1/4-on-2/1s"]
+    assert [job.on for job in jobs] == ["sim", "lab"]
+    simulated = run(jobs[0])
+    write(tmp_path, jobs[0], simulated.result, simulated.series)
+    # As if real guests had got a tenth of a pCPU less each.
+    run_rows = [[share - 0.1 for share in row] for row in simulated.series["run"]]
+    real = replace(simulated.result, on="lab", metrics={"pin_changes": 3.0})
+    write(tmp_path, jobs[1], real, {**simulated.series, "run": run_rows})
+    found = {one.figure: one for one in comparisons([simulated.result, real], tmp_path)}
+    assert found["CPU share, worst guest"].difference == pytest.approx(0.1)
+    assert found["pin_changes"].difference == 1.0
+    assert found["jain_run"].difference is None
 
 
 def test_a_sweep_is_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

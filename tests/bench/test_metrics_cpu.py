@@ -7,7 +7,7 @@ import pytest
 from tests.bench.recordings import cpu_recording, note
 from virtbalance.bench.metrics import metrics
 from virtbalance.bench.recording import Recording
-from virtbalance.model.guest import RoleName
+from virtbalance.model.guest import RoleName, VcpuKey
 from virtbalance.model.topology import Pcpu, Topology
 from virtbalance.simulation.machine import layered_topology
 
@@ -141,3 +141,10 @@ def test_failures_are_counted() -> None:
     assert value(recording, "policy_failures") == 1
     assert value(recording, "nonsense") == 2
     assert value(recording, "refused") == 1
+
+
+def test_estimated_demand_is_held_against_the_true_one() -> None:
+    key = VcpuKey("a", 0)
+    ticks = [replace(note(at), demand={key: value}) for at, value in ((1.0, 0.4), (2.0, 0.7))]
+    recording = cpu_recording({"a": [0.5] * 3}, {"a": [0]}, ticks=ticks)
+    assert value(recording, "demand_error") == pytest.approx(0.15)

@@ -282,6 +282,20 @@ def _remote_percent(recording: Recording) -> float | None:
     return remote / total * 100 if total else None
 
 
+def _demand_error(recording: Recording) -> float | None:
+    """Return the mean distance of the estimator's demands from the true ones."""
+    at = {key: column for column, key in enumerate(recording.vcpus)}
+    errors = []
+    for tick in recording.ticks:
+        step = int(np.searchsorted(recording.times_s, tick.at_s - 1e-6))
+        if step >= len(recording.times_s):
+            continue
+        true = recording.demand[step]
+        errors += [abs(value - true[at[key]]) for key, value in tick.demand.items() if key in at]
+    known = [error for error in errors if not np.isnan(error)]
+    return float(np.mean(known)) if known else None
+
+
 # Pins
 
 
@@ -444,6 +458,13 @@ CPU_METRICS = (
         Better.LOWER,
         "run time away from the NUMA node that has the guest's memory",
         _remote_percent,
+    ),
+    Metric(
+        "demand_error",
+        "pCPUs",
+        Better.LOWER,
+        "distance of estimated from true demand, mean over vCPUs and decisions",
+        _demand_error,
     ),
     Metric(
         "pin_changes",

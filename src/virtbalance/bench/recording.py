@@ -87,6 +87,8 @@ class TickNote:
     """By rule."""
     events: Mapping[str, int]
     """By kind."""
+    demand: Mapping[VcpuKey, float] = field(default_factory=dict)
+    """What the estimator took each vCPU's demand for."""
     released: frozenset[str] = frozenset()
     """Guests left alone for good: somebody else keeps changing them."""
     stuck: frozenset[str] = frozenset()

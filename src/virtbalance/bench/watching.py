@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from virtbalance.bench.recording import Look, MemoryLook, Taking, TickNote, VcpuLook
+from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.errors import HypervisorLostError
 from virtbalance.model.guest import GuestState, VcpuKey
 from virtbalance.model.memory_estimate import MemoryEstimate
@@ -132,6 +133,9 @@ def note_of(tick: Tick, began_ns: int, events: Counter[str]) -> TickNote:
                 )
                 takings.append(taking)
     stuck: frozenset[str] = frozenset()
+    demand = {}
+    if isinstance(tick.estimate, CpuEstimate):
+        demand = {vcpu.key: vcpu.demand_ratio for vcpu in tick.estimate.vcpus}
     if isinstance(tick.estimate, MemoryEstimate):
         stuck = frozenset(guest.uuid for guest in tick.estimate.guests if guest.stuck)
     return TickNote(
@@ -143,6 +147,7 @@ def note_of(tick: Tick, began_ns: int, events: Counter[str]) -> TickNote:
         refused=refused,
         amendments=Counter(amendment.reason.rule for amendment in tick.verdict.amendments),
         events=events,
+        demand=demand,
         released=frozenset(e.uuid or "" for e in tick.events if e.kind == "guest-released"),
         stuck=stuck,
     )

@@ -1,9 +1,11 @@
 """``virt-balance bench``: policies compared on simulated hosts, traces and real guests."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare = commands.add_parser("compare", help="compare two sets of results")
     compare.add_argument("former", metavar="DIR", type=Path)
     compare.add_argument("latter", metavar="DIR", type=Path)
+    validate = commands.add_parser("validate", help="hold the simulator against real guests")
+    validate.add_argument(
+        "--out", metavar="DIR", type=Path, help="keep results here; resume if there"
+    )
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -279,6 +285,28 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _validate(arguments: argparse.Namespace) -> int:
+    from virtbalance.bench.pool import LAB_SILENCE_S, PoolSettings, run_all
+    from virtbalance.bench.tables import number_text, run_line
+    from virtbalance.bench.truth import comparison_table, comparisons, truth_jobs
+
+    show = _Status(sys.stderr.isatty())
+    results = []
+    with contextlib.ExitStack() as held:
+        directory = arguments.out or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        settings = PoolSettings(1, directory, LAB_SILENCE_S)
+        finished = held.enter_context(_closing_early(run_all(truth_jobs(), settings, show.update)))
+        for result in finished:
+            results.append(result)
+            show.clear()
+            print(f"{result.on}  {run_line(result)}", flush=True)
+        found = list(comparisons(results, directory))
+    if not found:
+        raise CommandError("no scenario ran both simulated and on real guests")
+    _print_all(["", *comparison_table(found, number_text)])
+    return 0
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "list": _list,
     "show": _show,
@@ -286,4 +314,5 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "sweep": _sweep,
     "report": _report,
     "compare": _compare,
+    "validate": _validate,
 }
