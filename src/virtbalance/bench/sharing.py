@@ -7,6 +7,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+_ROUNDS = 300
+_NEAR_ENOUGH = 1.002
+"""A partition within this of its lower bound is not worth improving."""
+
 
 def max_min(demand: Floats, weight: Floats, capacity: float) -> Floats:
     """Return min(demand, level x weight) with a level at which the shares use up the capacity.
@@ -63,9 +67,11 @@ def best_partition(loads: Sequence[float], bins: int) -> float:
     contents: list[list[float]] = [[] for _ in range(bins)]
     for load in sorted(loads, reverse=True):
         min(contents, key=sum).append(load)
-    while _improved(contents):
-        pass
-    return max(sum(content) for content in contents)
+    bound = max(sum(loads) / bins, max(loads, default=0.0))
+    for _ in range(_ROUNDS):
+        if max(map(sum, contents)) <= _NEAR_ENOUGH * bound or not _improved(contents):
+            break
+    return max(map(sum, contents))
 
 
 def _improved(contents: list[list[float]]) -> bool:
