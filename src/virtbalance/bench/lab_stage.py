@@ -22,7 +22,7 @@ from virtbalance.bench.schema import (
 )
 from virtbalance.control.config import ConfigError
 from virtbalance.control.hypervisor import Hypervisor
-from virtbalance.model.guest import RoleName, VcpuKey
+from virtbalance.model.guest import GuestSettings, RoleName, VcpuKey
 from virtbalance.model.plan import Pin, Reason
 from virtbalance.model.snapshot import Scope
 
@@ -99,7 +99,7 @@ def _maximum_mib(guest: GuestTable) -> float:
 
 def prepared(scenario: Scenario, lab: "Lab") -> Stage:
     """Start a scenario's guests, measure what loads come to here, and put everybody in place."""
-    started = lab.start([_spec(table) for table in scenario.guests])
+    started = lab.start([spec_of(table) for table in scenario.guests])
     guests = {guest.name: guest for guest in started}
     time.sleep(_REST_S)
     duties = {duty for table in scenario.guests for duty in _duties(table.load)}
@@ -111,7 +111,8 @@ def prepared(scenario: Scenario, lab: "Lab") -> Stage:
     return Stage(guests, lab.uri, counts)
 
 
-def _spec(table: GuestTable) -> "GuestSpec":
+def spec_of(table: GuestTable) -> "GuestSpec":
+    """Return the lab's description of a scenario's guest."""
     from virtbalance.lab import GuestSpec
 
     memory = table.memory
@@ -123,7 +124,17 @@ def _spec(table: GuestTable) -> "GuestSpec":
         pins=tuple(start_mask(table, vcpu) or frozenset() for vcpu in range(table.vcpus)),
         zram_mib=round(memory.swap_mib) if memory else 0,
         autodeflate=memory is not None and memory.autodeflate,
+        metadata=_wishes(table),
     )
+
+
+def _wishes(table: GuestTable) -> str:
+    """Return the owner's wishes as the programs read them from a guest's metadata."""
+    from virtbalance.hypervisor.settings_xml import write_settings
+
+    minimum_mib = table.memory.minimum_mib if table.memory else None
+    minimum_kib = None if minimum_mib is None else round(minimum_mib * _MIB)
+    return write_settings(GuestSettings(table.weight, minimum_kib)) or ""
 
 
 def _duties(load: Load) -> tuple[float, ...]:
