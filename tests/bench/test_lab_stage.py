@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_guest_keeps_its_sizes_pins_and_wishes() -> None:
     (scenario,) = find(["m1/small/1s"])
     spec = spec_of(replace(scenario.guests[0], weight=2.0, pin=(0,)))
     assert (spec.current_mib, spec.maximum_mib, spec.pins) == (256, 768, (frozenset({0}),))
-    settings, problems = read_settings(ElementTree.fromstring(spec.metadata))
+    settings, problems = read_settings(ET.fromstring(spec.metadata))
     assert problems == ()
     assert (settings.weight, settings.minimum_kib) == (2.0, 160 * 1024)
 
