@@ -35,11 +35,19 @@ class OtherWork:
     vcpus: Mapping[VcpuKey, VcpuSample] = field(default_factory=dict)
 
     def capacity(self, topology: Topology) -> dict[int, float]:
-        """Return what every usable pCPU can give, in pCPUs of the fastest kind."""
+        """Return what every usable pCPU can give, in pCPUs of the fastest kind.
+
+        Of the other work seen on a pCPU one half is taken to be at home there, the other half to
+        float: the kernel sends it to where there is room, also in answer to our pins. Counted
+        where it happens to run, it would keep a vCPU from the emptier of two pCPUs.
+        """
+        usable = sorted(topology.usable)
+        seen = {cpu: max(0.0, self.ratio.get(cpu, 0.0)) for cpu in usable}
+        floating = sum(seen.values()) / max(1, len(usable))
         return {
             cpu: topology.by_id[cpu].speed_ratio
-            * max(CONTESTED_RATIO, 1 - max(0.0, self.ratio.get(cpu, 0.0)))
-            for cpu in sorted(topology.usable)
+            * max(CONTESTED_RATIO, 1 - (seen[cpu] + floating) / 2)
+            for cpu in usable
         }
 
 
