@@ -16,14 +16,14 @@ def _needed() -> None:
             pytest.skip(f"{program} is not installed")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     _needed()
     with Lab.embedded(say=print) as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def worker(lab: Lab) -> Guest:
     """A guest of two vCPUs, its balloon at 320 of 512 MiB."""
     (guest,) = lab.start([GuestSpec(name="worker", vcpus=2, maximum_mib=512, current_mib=320)])

@@ -10,7 +10,7 @@ from virtbalance.lab import Guest, GuestSpec, Lab
 pytest.importorskip("libvirt")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     with Lab.embedded(say=print) as opened:
         yield opened

@@ -46,7 +46,9 @@ class Case(NamedTuple):
         )
 
     def homes(self) -> list[tuple[int, ...]]:
-        return sorted(tuple(sorted(mask)) for mask in affinities(self.hypervisor).values())
+        ours = {str(guest.uuid) for guest in self.guests}
+        masks = affinities(self.hypervisor)
+        return sorted(tuple(sorted(mask)) for key, mask in masks.items() if key.uuid in ours)
 
 
 @pytest.fixture
