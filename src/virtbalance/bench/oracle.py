@@ -22,7 +22,7 @@ _SOLVABLE = 400
 """vCPUs x pCPUs up to which the exact answer is looked for."""
 _TIME_LIMIT_S = 20.0
 _EVENNESS = 0.01
-_ROUNDS = 2000
+_ROUNDS = 300
 _SOURCES = 8
 _LEAST_GAIN = 1e-7
 

@@ -107,7 +107,7 @@ class _Pool:
                 if result is not None:
                     yield self._finish(busy[pipe], result)
             for at, worker in enumerate(self._workers):
-                if worker.job and time.monotonic() - worker.heard_s > self._settings.silence_s:
+                if worker.job and self._is_silent(worker):
                     yield self._replace(at, worker, self._silence(worker.job))
             self._say()
 
@@ -154,6 +154,11 @@ class _Pool:
         self._done += 1
         self._give(self._workers[at])
         return result
+
+    def _is_silent(self, worker: _Worker) -> bool:
+        """Say whether nothing has come for too long; what lies in the pipe unread has come."""
+        long_ago = time.monotonic() - worker.heard_s > self._settings.silence_s
+        return long_ago and not worker.pipe.poll()
 
     def _silence(self, job: Job) -> Result:
         text = f"policy {job.policy} did not answer within {self._settings.silence_s:g} s"
