@@ -36,7 +36,8 @@ def test_the_demo_serves_four_guests_and_leaves_nothing() -> None:
     assert len(pins) == 2
     assert any("→ set hungry to" in line for line in lines)
     assert any("→ set lazy to" in line for line in lines)
-    rows = [line.split() for line in lines]
+    summary = next(i for i, line in enumerate(lines) if line.startswith("guest "))
+    rows = [line.split() for line in lines[summary:]]
     (hungry,) = (row for row in rows if row and row[0] == "hungry")
     (lazy,) = (row for row in rows if row and row[0] == "lazy")
     assert int(hungry[5]) > int(hungry[4])
