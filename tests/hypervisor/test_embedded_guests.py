@@ -4,6 +4,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -12,11 +14,13 @@ import pytest
 from tests.hypervisor.bare_guests import BareGuests, embedded_guests
 from virtbalance.hypervisor import LibvirtHypervisor, connect
 from virtbalance.hypervisor.guest_reading import Guest
+from virtbalance.hypervisor.node_memory import memory_by_node_kib
 from virtbalance.hypervisor.settings_xml import NAMESPACE
 from virtbalance.model.guest import GuestSettings, VcpuKey
 from virtbalance.model.plan import Pin, Reason, Resize, SetStatsPeriod
 from virtbalance.model.snapshot import GuestSample, Scope
 from virtbalance.model.tick import Status
+from virtbalance.model.topology import NumaNode
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.lab]
 
@@ -233,3 +237,17 @@ def test_a_guest_whose_threads_are_doubted_is_sampled_by_libvirt(
     action = Pin(VcpuKey(guest.uuid, 0), frozenset({1}), WHY)
     assert host.hypervisor.apply([action], 2.0)[0].status is Status.DONE
     assert host.guest("one").vcpus[0].affinity == frozenset({1})
+
+
+def test_memory_by_node_is_read_on_hosts_with_several(host: Host) -> None:
+    host.start("numa")
+    assert host.guest("numa").memory_by_node is None, "one node: there is nothing to tell"
+    if memory_by_node_kib(host.guests.pid("numa"), Path("/"), huge=False) is None:
+        pytest.skip("libvirt could not give the guest a control group that counts memory")
+    session = host.hypervisor._session
+    assert session is not None
+    one = session.topology()
+    session._topology = replace(one, nodes=(*one.nodes, NumaNode(len(one.nodes), 1024)))
+    eventually(lambda: host.guest("numa").memory_by_node)
+    (found,) = (host.guest("numa").memory_by_node or {}).values()
+    assert 2 * 1024 < found < 512 * 1024

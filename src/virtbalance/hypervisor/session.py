@@ -23,6 +23,8 @@ from virtbalance.hypervisor.gather import Answers, Round
 from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.hypervisor.guests import Guests, names_of
 from virtbalance.hypervisor.memory_sampling import late_sample, memory_sample
+from virtbalance.hypervisor.node_memory import NodeMemory
+from virtbalance.hypervisor.processes import GuestProcess
 from virtbalance.hypervisor.remote_host import RemoteHost, ask_host
 from virtbalance.hypervisor.topology import read_topology, topology_mark
 from virtbalance.model.guest import VcpuKey
@@ -74,6 +76,7 @@ class Session:
         self._guests = Guests(connection.events, local_host(connection, root), tell)
         self._local_vcpus = LocalVcpus(root / "proc", self._guests.mark)
         self._asked_vcpus = AskedVcpus()
+        self._node_memory = NodeMemory(root)
         self._callers = Callers("sense", _SENSING_THREADS)
         self._last: dict[str, tuple[str, _Answer]] = {}
         self._told_failures: dict[str, str] = {}
@@ -114,17 +117,20 @@ class Session:
         host_round = None if self.connection.is_local else self._begin_host(scope)
         guest_round = self._begin_guests(guests, wants)
         threads = self._local_vcpus.sample(guests.values()) if wants.cpu else {}
+        topology = self.topology()
+        has_nodes = wants.cpu and len(topology.nodes) > 1
+        node_memory = self._node_memory.current(guests) if has_nodes else {}
         told = self._local_host(scope) if host_round is None else _take(host_round, end_s)
         answers = guest_round.finish(end_s)
         self._note(guests, answers)
         samples = [
-            self._guest_sample(guest, threads.get(guest.uuid), wants, answers)
+            self._guest_sample(guest, threads.get(guest.uuid), wants, answers, node_memory)
             for guest in guests.values()
         ]
         return Snapshot(
             taken_ns=taken_ns,
             wall_s=time.time(),
-            topology=self.topology(),
+            topology=topology,
             guests=tuple(sample for sample in samples if sample is not None),
             pcpus=told.pcpus,
             memory=told.memory,
@@ -149,6 +155,7 @@ class Session:
         for closer in (
             self._callers,
             self._facts_callers,
+            self._node_memory,
             self._applier,
             self._guests,
             self.connection,
@@ -204,6 +211,7 @@ class Session:
         threads: tuple[VcpuSample, ...] | None,
         wants: _Wants,
         answers: Answers[_Answer],
+        node_memory: Mapping[GuestProcess, Mapping[int, int]],
     ) -> GuestSample | None:
         """Put together what is known of one guest; ``None`` if it ended under our eyes."""
         is_local = guest.threads is not None
@@ -227,6 +235,7 @@ class Session:
             definition=guest.definition,
             vcpus=vcpus,
             memory=memory,
+            memory_by_node=node_memory.get(guest.process) if guest.process else None,
         )
 
     # The host

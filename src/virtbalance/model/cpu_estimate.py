@@ -32,6 +32,8 @@ class VcpuEstimate:
     """How long that is."""
     settled: bool = True
     """Whether it has lasted long enough to be believed; else it may be a passing transient."""
+    memory_node: int | None = None
+    """NUMA node that holds most of its guest's memory; ``None``: unknown, or there is none."""
 
     @property
     def home(self) -> int | None:

@@ -4,6 +4,7 @@ Counters only grow, except that a guest started anew begins again at zero; rates
 the estimators. Monotonic times are of the clock the loop uses, wall times are seconds since 1970.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 
@@ -72,6 +73,8 @@ class GuestSample:
     definition: GuestDefinition = GuestDefinition()
     vcpus: tuple[VcpuSample, ...] = ()
     memory: MemorySample | None = None
+    memory_by_node: Mapping[int, int] | None = None
+    """KiB by NUMA node, seldom read and only on hosts with several nodes; ``None``: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
