@@ -117,6 +117,46 @@ def test_shares_weigh_guests_not_vcpus(model: CpuModelMaker) -> None:
 
 
 @MODELS
+@pytest.mark.parametrize("guests", [1, 2, 4, 16])
+def test_nobody_waits_while_a_pcpu_idles_however_little_it_weighs(
+    model: CpuModelMaker, guests: int
+) -> None:
+    """16 hogs of few guests weigh less than 40 guests' loops, but all fit on 32 pCPUs."""
+    few = [
+        SimGuest(f"h{i}", (SimVcpu(hog()),) * (16 // guests), None, uuid=uuid(i))
+        for i in range(guests)
+    ]
+    many = [guest(100 + i, random_loop(0.05)) for i in range(40)]
+    simulated = SimulatedHost(SimMachine(flat_topology(32)), few + many, cpu_model=model)
+    shares = [r.run for r in rates(simulated, 10)]
+    assert shares[:16] == pytest.approx([1.0] * 16, abs=0.005)
+    assert sum(shares[16:]) == pytest.approx(2.0, abs=0.1)
+
+
+@MODELS
+def test_unpinned_threads_keep_away_from_light_pinned_ones(model: CpuModelMaker) -> None:
+    """Eight hogs of one guest pinned to half of the pCPUs; the other half is free."""
+    light = SimGuest(
+        "light", tuple(SimVcpu(hog(), frozenset({i})) for i in range(8)), None, uuid=uuid(0)
+    )
+    free = [guest(1 + i, random_loop(0.5)) for i in range(8)]
+    simulated = SimulatedHost(SimMachine(flat_topology(16)), [light, *free], cpu_model=model)
+    shares = [r.run for r in rates(simulated, 20)]
+    assert min(shares[:8]) >= 0.95
+    assert sum(shares[8:]) == pytest.approx(4.0, abs=0.25)
+
+
+@MODELS
+def test_light_hogs_use_all_that_heavy_loops_leave(model: CpuModelMaker) -> None:
+    light = SimGuest("light", (SimVcpu(hog()),) * 8, None, uuid=uuid(0))
+    heavy = [guest(1 + i, random_loop(0.3)) for i in range(12)]
+    simulated = SimulatedHost(SimMachine(flat_topology(8)), [light, *heavy], cpu_model=model)
+    shares = [r.run for r in rates(simulated, 20)]
+    assert sum(shares) == pytest.approx(8.0, abs=0.05)
+    assert shares[:8] == pytest.approx([0.57] * 8, abs=0.05)
+
+
+@MODELS
 def test_a_quota_limits_and_is_seen_as_waiting(model: CpuModelMaker) -> None:
     limited = SimGuest(
         "limited", (SimVcpu(hog()),), None, definition=GuestDefinition(quota_ratio=0.5)

@@ -3,7 +3,8 @@
 One guest of maximum X with balloon size C. Its kernel keeps reserve = 30 MiB + 3 % of X for itself,
 so programs have room = C - reserve:
 
-    used      grows towards want at 400 MiB/s at most and never above room; falls at once
+    want      grows at 400 MiB/s at most, as fast as memory is allocated; falls at once
+    used      follows want, at 400 MiB/s, and is never above room
     cache     fills what room is left at 100 MiB/s up to its own want; yields at once
     shortfall = max(0, want - room) / want
     speed     = 1 / (1 + 15 x shortfall), of full speed; without swap (or with swap full) these
@@ -13,8 +14,11 @@ so programs have room = C - reserve:
 Worked example: X = 2048 MiB, C = 512 MiB: reserve 91.4, room 420.6. With want 100 and cache 115
 the guest uses 306 MiB of its 512, and 320.6 MiB are usable.
 
-The balloon takes 500 MiB/s, gives 1000 MiB/s. Taking stops when nothing is usable ("out of puff")
-unless there is swap, which is then pushed further. Asking a guest without swap for more than
+A kernel with swap keeps 2 % of room usable, programs' own files that are read again and again: what
+is in use is swapped out for it, at a tenth of the balloon's speed.
+
+The balloon takes 500 MiB/s, gives 1000 MiB/s. Taking stops when nothing is usable ("out of puff"),
+with swap until something is again. Asking a guest without swap for more than
 1.25 of its usable memory lets its out-of-memory killer strike once. With autodeflate MemTotal does
 not follow the balloon, and a short guest opens its balloon by itself.
 
@@ -40,6 +44,8 @@ from virtbalance.simulation.want import MIB, Consumer, ConsumeRun
 STEP_S = 0.25
 _ALLOCATE_KIB_S = 400.0 * MIB
 _CACHE_KIB_S = 100.0 * MIB
+_SWAP_OUT_RATIO = 0.1
+_KEPT_RATIO = 0.02
 _PRESSURE_MEMORY_S = 10.0
 _THRASH_FAULTS_S = 200.0
 _PAGE_KIB = 4.0
@@ -81,7 +87,7 @@ class GuestMemory:
         self.target_kib = first_kib
         booting = memory.balloon.ready_after_s > 0 or not self.has_driver
         self.actual_kib = float(memory.maximum_kib) if booting else first_kib
-        self.want_kib = memory.want.kib(0.0)
+        self._curve_kib = self.want_kib = memory.want.kib(0.0)
         self._used_kib = min(self.want_kib, self._room_kib)
         self._cache_kib = min(memory.cache_kib, self._room_kib - self._used_kib)
         self.touched_kib = self._reserve_kib + self._used_kib + self._cache_kib
@@ -152,10 +158,7 @@ class GuestMemory:
         delta_kib = goal_kib - self.actual_kib
         if delta_kib < 0:
             self._strike_if_asked_too_much(-delta_kib)
-            # With swap, pages in use are pushed out to make way, slowly.
-            pushed_kib = 0.1 * balloon.inflate_kib_s * dt_s if self._swap_left_kib > 0 else 0.0
-            give_kib = self._usable_kib + min(pushed_kib, self._swap_left_kib)
-            delta_kib = -min(-delta_kib, balloon.inflate_kib_s * dt_s, give_kib)
+            delta_kib = -min(-delta_kib, balloon.inflate_kib_s * dt_s, self._usable_kib)
         else:
             delta_kib = min(delta_kib, balloon.deflate_kib_s * dt_s)
         grain_kib = balloon.granularity_kib
@@ -176,7 +179,9 @@ class GuestMemory:
         return self._memory.swap_kib - self._swapped_kib
 
     def _want(self, since_s: float, dt_s: float) -> None:
-        self.want_kib = self._memory.want.kib(since_s)
+        curve_kib = self._memory.want.kib(since_s)
+        self._curve_kib = min(curve_kib, self._curve_kib + _ALLOCATE_KIB_S * dt_s)
+        self.want_kib = self._curve_kib
         if self._run is not None:
             ratio = self.actual_kib / self._memory.maximum_kib
             # Pages that are taken and not touched yet are no longer to be had.
@@ -187,7 +192,7 @@ class GuestMemory:
     def _fill(self, dt_s: float) -> None:
         """Let programs and then files have the room."""
         grown_kib = self._used_kib + _ALLOCATE_KIB_S * dt_s
-        self._used_kib = min(self.want_kib, grown_kib, self._room_kib)
+        self._used_kib = min(self.want_kib, grown_kib, self._swap_out(dt_s))
         left_kib = self._room_kib - self._used_kib
         cached_kib = self._cache_kib + _CACHE_KIB_S * dt_s
         self._cache_kib = min(self._memory.cache_kib, cached_kib, left_kib)
@@ -195,6 +200,13 @@ class GuestMemory:
         if self._definition.free_page_reporting:
             self.touched_kib = 0.0
         self.touched_kib = min(max(self.touched_kib, in_use_kib), self.actual_kib)
+
+    def _swap_out(self, dt_s: float) -> float:
+        """Return what programs may have in memory: all the room, or what their kernel permits."""
+        pushed_kib = _SWAP_OUT_RATIO * self._memory.balloon.inflate_kib_s * dt_s
+        pushed_kib = min(pushed_kib, self._swap_left_kib)
+        kept_kib = _KEPT_RATIO * self._room_kib if pushed_kib else 0.0
+        return min(self._room_kib, max(self._room_kib - kept_kib, self._used_kib - pushed_kib))
 
     def _suffer(self, since_s: float, dt_s: float, host_slowdown: float) -> None:
         """Swap, count what is lacking, and be slow."""

@@ -15,9 +15,13 @@ hogs: F = 4, Q = 0.8, run = 0.2, wait = 0.6. Two such loops alone: each meets th
 Q = 0.5, so run = 0.4, which is the exact answer for random lengths of work.
 
 A mask of several pCPUs is a pool: the kernel lets a waiting thread move at once to an idle pCPU
-and evens out run queues, so a pool of c pCPUs is one queue with c servers, and F = 1 + E[(others -
-(c - 1))+] / c with the number of others taken as normally distributed. Pools may overlap each other
-and pinned threads: the pool's threads fill up its least loaded pCPUs to one level, as water does.
+and evens out run queues, so a pool of c pCPUs is one queue with c servers. Nobody waits while no
+more than c are present, whatever they weigh. Once N others and the thread itself are more than c,
+the servers are divided by weight, so with W the others' weight in units of its own,
+F = 1 + E[W - (c - 1); N > c - 1] / c. N is taken as normally distributed, and W as what it is on
+average where there are N: equal weights make it (N - (c - 1))+. Pools may overlap each other and
+pinned threads: the pool's threads fill up its least loaded pCPUs to one level, as water does; by
+number while there are idle ones, by weight when there are none.
 
 Slices: on a pCPU of its own mask, who wakes does not break off who runs, so the first wait is at
 least the rest of a run. A piece of work w that comes after thinking z meets a run of length s (the
@@ -44,6 +48,12 @@ Bools = npt.NDArray[np.bool_]
 _ITERATIONS = 80
 _TOLERANCE = 2e-4
 _TINY = 1e-12
+_STEADY = 1e-4
+"""With less variance the number of others is always the same."""
+_ALWAYS = 0.999
+"""Who is present more than this always wants to run."""
+_FILLING_UP = 0.25
+"""So far beyond its idle pCPUs a pool goes over from filling up by number to doing so by weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +147,9 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     if scene.short or scene.limited:
         got = _use_gaps(got, present[0], busy, crowd, layout)
         busy = _busy(got, spread, layout)
+    if layout.pools:
+        got = _use_pool_gaps(got, present[0], busy, pressure, crowd, layout)
+        busy = _busy(got, spread, layout)
     got, busy = _fit(got, busy, spread, layout)
     return Rates(got, np.maximum(present[0] - got, 0.0), speed, busy, presence)
 
@@ -194,13 +207,14 @@ class _Pressure:
     """Weighted presence by pCPU, what makes it up, and each pool's part of it."""
 
     total: Floats
-    variance: Floats
+    covariance: Floats
+    """Of weight and number of those present."""
     count: Floats
     squares: Floats
     spread: tuple[Floats, ...]
     """By pool: the part of its threads on each of its pCPUs; adds up to 1."""
-    level: tuple[float, ...]
-    """By pool: the pressure its threads fill up to."""
+    met: tuple[Floats, ...]
+    """By pool: the part of each of its pCPUs' threads that lies below its threads' level."""
 
 
 def _pressure(
@@ -210,7 +224,7 @@ def _pressure(
     layout = scene.layout
     kinds = np.empty((4, len(presence)))
     kinds[0] = weight * presence
-    kinds[1] = weight * kinds[0] * (1.0 - presence)
+    kinds[1] = kinds[0] * (1.0 - presence)
     kinds[2] = presence
     kinds[3] = presence * presence
     width = len(layout.speed) + 1
@@ -218,14 +232,32 @@ def _pressure(
     amounts = [kinds[:, pool.threads].sum(axis=1) for pool in layout.pools]
     for pool, part, amount in zip(layout.pools, spread, amounts, strict=True):
         total[:, pool.cpus] += np.outer(amount, part)
-    parts, levels = [], []
+    parts, mets = [], []
     for pool, old, amount in zip(layout.pools, spread, amounts, strict=True):
-        others = total[:, pool.cpus] - np.outer(amount, old)
-        part, level = _fill_cores(np.maximum(others[0], 0.0), float(amount[0]), pool.first)
+        others = np.maximum(total[:, pool.cpus] - np.outer(amount, old), 0.0)
+        part, met = _spread_pool(others, amount, pool.first)
         total[:, pool.cpus] = others + np.outer(amount, part)
         parts.append(part)
-        levels.append(level)
-    return _Pressure(total[0], total[1], total[2], total[3], tuple(parts), tuple(levels))
+        mets.append(met)
+    return _Pressure(total[0], total[1], total[2], total[3], tuple(parts), tuple(mets))
+
+
+def _spread_pool(others: Floats, amount: Floats, first: Bools) -> tuple[Floats, Floats]:
+    """Return a pool's part on each pCPU, and the part of all there that it meets."""
+    number, weight = float(amount[2]), float(amount[0])
+    room = float(np.maximum(1.0 - others[2], 0.0).sum())
+    crowded = min(1.0, max(0.0, (number / max(room, _TINY) - 1.0) / _FILLING_UP))
+    by_number, level = _fill_cores(others[2], number, first)
+    met = _below(level, others[2] + number * by_number)
+    if crowded == 0.0:
+        return by_number, met
+    by_weight, level = _fill(others[0], weight)
+    part = by_number + crowded * (by_weight - by_number)
+    return part, met + crowded * (_below(level, others[0] + weight * part) - met)
+
+
+def _below(level: float, height: Floats) -> Floats:
+    return np.minimum(1.0, level / np.maximum(height, _TINY))
 
 
 def _by_cpu(pinned_cpu: Ints, cpus: int, values: Floats) -> Floats:
@@ -271,19 +303,13 @@ def _excess(
     load = weight * presence
     excess = np.maximum(pressure.total[cpu] - load, 0.0) / weight
     crowd = _crowd_size(pressure.count[cpu], pressure.squares[cpu])
-    for pool, level in zip(layout.pools, pressure.level, strict=True):
+    for pool, met in zip(layout.pools, pressure.met, strict=True):
         who, servers = pool.threads, len(pool.cpus)
-        met = float(np.minimum(pressure.total[pool.cpus], level).sum())
-        variance = float(pressure.variance[pool.cpus].sum())
-        own = load[who]
-        others = np.maximum(met - own, 0.0) / weight[who]
-        own_variance = weight[who] * own * (1.0 - presence[who])
-        deviation = np.sqrt(np.maximum(variance - own_variance, 0.0)) / weight[who]
-        excess[who] = _mean_above(others, deviation, servers - 1) / servers
-        count = pressure.count[pool.cpus].sum()
-        crowd[who] = _crowd_size(count, pressure.squares[pool.cpus].sum())
-        if count > servers:
-            cap[who] = np.maximum(met - own, _TINY) / (servers - 1)
+        others = _others(pool, met, presence[who], weight[who], pressure)
+        excess[who] = _mean_excess(others, weight[who], servers)
+        crowd[who] = _crowd_size(pressure.count[pool.cpus].sum(), pressure.squares[pool.cpus].sum())
+        fullest = others.weight + others.slope * np.maximum(servers - others.count, 0.0)
+        cap[who] = np.maximum(fullest, _TINY) / (servers - 1)
     return excess, np.maximum(crowd - 2.0, 0.0) / np.maximum(crowd - 1.0, _TINY)
 
 
@@ -303,9 +329,30 @@ def _rest_of_run(
     return np.where(layout.pinned_cpu >= 0, some * rest / crowd.work_s, 0.0)
 
 
+def _use_pool_gaps(
+    run: Floats, present: Floats, busy: Floats, pressure: _Pressure, crowd: Crowd, layout: Layout
+) -> Floats:
+    """Let a pool's threads that always want to run have what its pCPUs are not idle without them.
+
+    The mean of 1/F, which is what they run, is above 1 over the mean F.
+    """
+    filled = run.copy()
+    for pool in layout.pools:
+        who = pool.threads[present[pool.threads] > _ALWAYS]
+        count = float(pressure.count[pool.cpus].sum())
+        variance = np.array(max(count - float(pressure.squares[pool.cpus].sum()), 0.0))
+        idle = _mean_above(np.array(len(pool.cpus) - count), np.sqrt(variance))
+        used = layout.available[pool.cpus].mean() * (len(pool.cpus) - idle)
+        gap = float(used - busy[pool.cpus].sum())
+        if len(who) and gap > _TINY:
+            limit = np.minimum(present[who], np.maximum(run[who], crowd.quota[who]))
+            filled[who] = np.minimum(run[who] + gap / len(who), limit)
+    return filled
+
+
 def _use_gaps(run: Floats, present: Floats, busy: Floats, crowd: Crowd, layout: Layout) -> Floats:
     """Let pinned threads that always want to run have what those waiting for them leave over."""
-    greedy = (layout.pinned_cpu >= 0) & (present > 0.999) & (crowd.work_s > layout.slice_s)
+    greedy = (layout.pinned_cpu >= 0) & (present > _ALWAYS) & (crowd.work_s > layout.slice_s)
     weight = np.where(greedy & (run < crowd.quota), crowd.shares, 0.0)
     weights = _by_cpu(layout.pinned_cpu, len(busy), weight)
     gap = np.maximum(layout.available - busy, 0.0) / np.maximum(weights, _TINY)
@@ -318,15 +365,65 @@ def _crowd_size(count: Floats, squares: Floats) -> Floats:
     return np.maximum(count * count / np.maximum(squares, _TINY), 1.0)
 
 
-def _mean_above(mean: Floats, deviation: Floats, limit: float) -> Floats:
-    """Return E[(X - limit)+] for a normal X."""
-    distance = mean - limit
-    z = distance / np.maximum(deviation, 1e-9)
-    z = np.clip(z, -8.0, 8.0)
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """Whom each thread of a pool meets there."""
+
+    weight: Floats
+    """Mean weight of those present."""
+    count: Floats
+    """Their mean number."""
+    deviation: Floats
+    """Standard deviation of their number."""
+    slope: Floats
+    """Weight that comes with one more."""
+
+
+def _others(
+    pool: Pool, met: Floats, presence: Floats, weight: Floats, pressure: _Pressure
+) -> _Others:
+    total, covariance, count, squares = (
+        float((figure[pool.cpus] * met).sum())
+        for figure in (pressure.total, pressure.covariance, pressure.count, pressure.squares)
+    )
+    own_variance = presence * (1.0 - presence)
+    number = np.maximum(count - presence, 0.0)
+    mean = np.maximum(total - weight * presence, 0.0)
+    variance = np.maximum(count - squares - own_variance, 0.0)
+    typical = np.where(number > _TINY, mean / np.maximum(number, _TINY), weight)
+    regression = np.maximum(covariance - weight * own_variance, 0.0) / np.maximum(variance, _TINY)
+    slope = np.where(variance > _STEADY, regression, typical)
+    return _Others(mean, number, np.sqrt(variance), slope)
+
+
+def _mean_excess(others: _Others, weight: Floats, servers: int) -> Floats:
+    """Return E[W - (c - 1); N > c - 1] / c for each thread's own weight.
+
+    With ``slope`` s in units of that weight, W = s (N - (c - 1)) + what W is where N = c - 1. The
+    first part begins at 0; the second is there at once with one too many: N is a whole number.
+    """
+    over, slope = others.count - (servers - 1), others.slope / weight
+    growing = slope * _mean_above(over, others.deviation)
+    jump = others.weight / weight - slope * over - (servers - 1)
+    chance, _ = _normal(over - 0.5, others.deviation)
+    return np.maximum(growing + jump * chance, 0.0) / servers
+
+
+def _mean_above(distance: Floats, deviation: Floats) -> Floats:
+    """Return E[X+] for a normal X with mean ``distance``."""
+    chance, density = _normal(distance, deviation)
+    return np.maximum(distance * chance + deviation * density, 0.0)
+
+
+def _normal(distance: Floats, deviation: Floats) -> tuple[Floats, Floats]:
+    """Return the chance that a normal X with mean ``distance`` is above 0, and its density there.
+
+    The density is that of the standardised X.
+    """
+    z = np.clip(distance / np.maximum(deviation, 1e-9), -8.0, 8.0)
     # tanh form of the normal distribution function, good to 2e-4
-    below = 0.5 * (1.0 + np.tanh(0.7978845608 * (z + 0.044715 * z**3)))
-    density = 0.3989422804 * np.exp(-0.5 * z * z)
-    return np.maximum(distance * below + deviation * density, 0.0)
+    chance = 0.5 * (1.0 + np.tanh(0.7978845608 * (z + 0.044715 * z**3)))
+    return chance, 0.3989422804 * np.exp(-0.5 * z * z)
 
 
 def _answer(scene: _Scene, speed: Floats, excess: Floats) -> tuple[Floats, Floats, Floats]:
