@@ -67,6 +67,12 @@ def test_noise_has_its_mean_and_deviation() -> None:
     assert deviation == pytest.approx(0.1, abs=0.01)
 
 
+@pytest.mark.parametrize("mean", [0.02, 0.5, 0.97])
+def test_noise_keeps_its_mean_near_nothing_and_near_all(mean: float) -> None:
+    loads = [piece.load.demand_ratio for piece in first(Noise(mean, 0.05), 4000)]
+    assert sum(loads) / len(loads) == pytest.approx(mean, abs=0.002)
+
+
 def test_bursts_of_a_group_come_together_and_others_do_not() -> None:
     together = Bursts(1.0, 2.0, group="a")
     assert first(together, 50, thread="x") == first(together, 50, started_s=3.0, thread="y")
@@ -123,6 +129,15 @@ def test_long_cycles_of_fixed_length_keep_their_duty_off_the_grid(model: CpuMode
     """0.17 s of work and 0.26 s of thought do not fit steps of 0.1 s."""
     (rate,) = rates(host(1, 1, load=loop(0.17 / 0.43, 0.17), cpu_model=model), 100)
     assert rate.run == pytest.approx(0.17 / 0.43, abs=0.005)
+
+
+@MODELS
+@pytest.mark.parametrize("duty", [0.003, 0.01, 0.035, 0.3])
+def test_small_duties_are_kept_over_changes_of_load(model: CpuModelMaker, duty: float) -> None:
+    """Work of 10 ms: at 0.003 that is one in 3.3 s, while the duty is drawn anew each second."""
+    noise = Noise(duty, duty / 4)
+    shares = rates(host(20, 20, load=noise, pins=list(range(20)), cpu_model=model), 60)
+    assert sum(rate.run for rate in shares) / 20 == pytest.approx(duty, rel=0.05)
 
 
 def test_long_cycles_are_seen_as_work_and_thought_in_turn() -> None:

@@ -45,6 +45,7 @@ from virtbalance.simulation.workload import (
     hog,
     idle,
     loop,
+    scattered,
 )
 from virtbalance.simulation.workload import Load as PieceLoad
 from virtbalance.simulation.workload import Open as OpenLoad
@@ -196,7 +197,7 @@ def _phases(load: PhasesLoad, name: str, seed: int) -> tuple[Phase, ...]:
         return tuple(Phase(p.seconds, _closed(p.duty)) for p in load.phases)
     source = random.Random(f"phases/{seed}/{name}")  # noqa: S311 - reproducible, not secret
     return tuple(
-        Phase(1.0, _closed(min(1.0, max(0.0, source.gauss(phase.duty, load.deviation)))))
+        Phase(1.0, _closed(scattered(phase.duty, load.deviation, source)))
         for phase in load.phases
         for _ in range(round(phase.seconds))
     )

@@ -30,7 +30,7 @@ from virtbalance.simulation.errors import ImpossibleStateError
 from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.run_queue import Group, RunQueue, Task
 from virtbalance.simulation.streams import Streams
-from virtbalance.simulation.workload import Closed, Piece, reach
+from virtbalance.simulation.workload import Closed, Load, Piece, reach, rest_of_thought_s
 
 QUOTA_PERIOD_S = 0.1
 _DONE_S = 1e-9
@@ -64,7 +64,7 @@ class EventCpu:
         task = Task(thread, group, affinity, piece, cpu)
         self._tasks[thread.key] = task
         self._pieces[thread.key] = pieces
-        self._begin_piece(task)
+        self._begin_piece(task, None)
 
     def remove(self, key: VcpuKey) -> None:
         """Let a thread end."""
@@ -94,7 +94,7 @@ class EventCpu:
             self._sleep(task)
             task.calls += 1
         else:
-            self._begin_piece(task)
+            self._begin_piece(task, task.piece.load)
 
     def set_topology(self, topology: Topology) -> None:
         """Take CPUs on line or off."""
@@ -143,7 +143,7 @@ class EventCpu:
 
     # What threads do
 
-    def _begin_piece(self, task: Task) -> None:
+    def _begin_piece(self, task: Task, former: Load | None) -> None:
         """Take up the load of the piece now going on, and the next one when it ends."""
         if task.paused:
             return
@@ -153,8 +153,7 @@ class EventCpu:
             self._call(piece.until_s, lambda: self._next_piece(task, piece))
         self._settle(self._queues[task.cpu])
         if isinstance(load, Closed):
-            task.left_s = 0.0
-            self._next_work(task)
+            self._go_on(task, load, former)
             return
         task.left_s = 0.0 if math.isinf(task.left_s) else max(0.0, task.left_s)
         self._next_arrival(task)
@@ -163,8 +162,27 @@ class EventCpu:
 
     def _next_piece(self, task: Task, ended: Piece) -> None:
         if task.piece is ended and task.thread.key in self._pieces and not task.paused:
-            task.piece = reach(self._pieces[task.thread.key], self._now_s)
-            self._begin_piece(task)
+            former, task.piece = task.piece.load, reach(self._pieces[task.thread.key], self._now_s)
+            self._begin_piece(task, former)
+
+    def _go_on(self, task: Task, load: Closed, former: Load | None) -> None:
+        """Go on with the work or thought of a loop before; what was none begins anywhere in it."""
+        if load.duty >= 1.0:
+            self._next_work(task)
+        elif not isinstance(former, Closed) or former.duty >= 1.0:
+            self._sleep(task)
+            task.left_s = 0.0
+            place = task.thread.source.random()
+            self._think(task, place * (load.work_s + load.think_s))
+        elif task.left_s > _DONE_S:
+            self._wake(task)
+        else:
+            rest_s = task.awake_at_s - self._now_s
+            self._think(task, rest_of_thought_s(rest_s, former, load))
+
+    def _think(self, task: Task, seconds: float) -> None:
+        task.awake_at_s = self._now_s + seconds
+        self._call_task(task, task.awake_at_s, self._next_work)
 
     def _next_work(self, task: Task) -> None:
         """Begin a closed loop's next work."""
@@ -196,8 +214,7 @@ class EventCpu:
         self._sleep(task)
         load = task.piece.load
         if isinstance(load, Closed):
-            think_s = load.spread.draw(load.think_s, task.thread.source)
-            self._call_task(task, self._now_s + think_s, self._next_work)
+            self._think(task, load.spread.draw(load.think_s, task.thread.source))
 
     # Who runs
 

@@ -26,7 +26,7 @@ from virtbalance.simulation.kernel import Kernel
 from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.sharing import Crowd, Floats, Layout, Pool, Rates, share
 from virtbalance.simulation.streams import Streams
-from virtbalance.simulation.workload import Closed, Load, Piece, reach
+from virtbalance.simulation.workload import Closed, Load, Piece, reach, rest_of_thought_s
 
 _GRACE = 1e-6
 _GOLDEN = 0.6180339887  # spreads places in the turn evenly over threads
@@ -72,6 +72,7 @@ class FluidCpu:
         self._index[thread.key] = len(self._slots)
         self._slots.append(slot)
         self._columns = np.hstack([self._columns, np.zeros((len(_COLUMNS), 1))])
+        self._go_on(self._index[thread.key], None)
         heapq.heappush(self._changes, (slot.piece.until_s, thread.key))
         self._dirty()
 
@@ -125,8 +126,8 @@ class FluidCpu:
             _, key = heapq.heappop(self._changes)
             at = self._index[key]
             slot = self._slots[at]
-            slot.piece = reach(slot.pieces, due_s)
-            self._columns[_WORK_LEFT, at] = self._columns[_AWAKE_AT, at] = 0.0
+            former, slot.piece = slot.piece.load, reach(slot.pieces, due_s)
+            self._go_on(at, former)
             heapq.heappush(self._changes, (slot.piece.until_s, key))
             self._crowd = self._rates = None
 
@@ -183,6 +184,28 @@ class FluidCpu:
             self._think_or_work(done, rates, dt_s)
 
     # Long cycles: work and think in turn
+
+    def _is_long(self, load: Load | None) -> bool:
+        return _cycle_s(load) > 2 * self._kernel.fluid_step_s
+
+    def _go_on(self, at: int, former: Load | None) -> None:
+        """Let a thread whose load changed go on with its work or thought, if it has a long cycle.
+
+        One that had no long cycle before begins anywhere in it: if each piece of a few seconds
+        began with work, a loop that works once a minute would work in every piece.
+        """
+        columns, load = self._columns, self._slots[at].piece.load
+        if not self._is_long(load):
+            columns[_WORK_LEFT, at] = columns[_AWAKE_AT, at] = 0.0
+            return
+        assert isinstance(load, Closed)
+        if isinstance(former, Closed) and self._is_long(former):
+            rest_s = columns[_AWAKE_AT, at] - self._now_s
+            columns[_AWAKE_AT, at] = self._now_s + rest_of_thought_s(rest_s, former, load)
+            return
+        place = self._slots[at].thread.source.random()
+        columns[_WORK_LEFT, at] = 0.0
+        columns[_AWAKE_AT, at] = self._now_s + place * _cycle_s(load)
 
     def _with_leftovers(self, crowd: Crowd, dt_s: float) -> Crowd:
         """Return the crowd with what is left to do now: backlog, and the rest of long work."""
@@ -264,8 +287,7 @@ class FluidCpu:
         threads = [slot.thread for slot in self._slots]
         self._paused = np.array([slot.paused for slot in self._slots])
         self._is_closed = np.array([isinstance(load, Closed) for load in loads])
-        long_s = 2 * self._kernel.fluid_step_s
-        self._slow = np.array([_cycle_s(load) > long_s for load in loads])
+        self._slow = np.array([self._is_long(load) for load in loads])
         self._arriving = np.array([0.0 if isinstance(x, Closed) else x.rate for x in loads])
         self._sources = [slot.thread.source for slot in self._slots]
         guests: dict[str, int] = {}
@@ -340,7 +362,7 @@ _COLUMNS = (
 ) = range(11)
 
 
-def _cycle_s(load: Load) -> float:
+def _cycle_s(load: Load | None) -> float:
     """Return the length of work and thought of a closed loop; 0 for what has no cycle."""
     if not isinstance(load, Closed) or load.duty >= 1.0:
         return 0.0

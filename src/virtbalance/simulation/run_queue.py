@@ -32,6 +32,8 @@ class Task:
     """Where it runs, waits, or ran last."""
     left_s: float = 0.0
     """Work to be done before it sleeps, at speed 1; infinite for a hog."""
+    awake_at_s: float = 0.0
+    """When a thinking loop works again."""
     debt_s: float = 0.0
     """Run time to be lost to cold caches before work goes on."""
     runnable: bool = False

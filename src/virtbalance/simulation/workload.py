@@ -84,6 +84,16 @@ class Open:
         return min(1.0, self.rate)
 
 
+_LONGEST_THOUGHT = 10.0
+"""Of random thoughts, in means."""
+
+
+def rest_of_thought_s(rest_s: float, former: Closed, load: Closed) -> float:
+    """Return how long a loop still thinks that becomes another while it thinks."""
+    share = max(0.0, rest_s) / max(former.think_s, 1e-9)
+    return min(share, _LONGEST_THOUGHT) * load.think_s
+
+
 Load = Closed | Open
 
 IDLE = Open(0.0)
@@ -200,9 +210,18 @@ class Trace:
         return Open(value, self.work_s) if self.open else Closed(min(value, 1.0), self.work_s)
 
 
+def scattered(mean: float, deviation: float, source: random.Random) -> float:
+    """Return a duty, normally distributed around a mean.
+
+    What would lie outside 0 to 1 is cut off, and as much on the other side: the mean stays.
+    """
+    room = min(mean, 1.0 - mean)
+    return mean + min(room, max(-room, source.gauss(0.0, deviation)))
+
+
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """A closed loop whose duty is drawn anew each step, normally distributed around a mean."""
+    """A duty drawn anew each step around a mean, see ``scattered``."""
 
     mean: float
     deviation: float
@@ -214,7 +233,7 @@ class Noise:
         """Yield one piece a step."""
         source = begin.streams.stream("noise", begin.thread)
         for number in itertools.count(1):
-            value = min(1.0, max(0.0, source.gauss(self.mean, self.deviation)))
+            value = scattered(self.mean, self.deviation, source)
             load: Load = Closed(value, self.work_s) if value > 0 else IDLE
             if self.open:
                 load = Open(value, self.work_s)
