@@ -1,6 +1,6 @@
 """The two programs whole, on any host: the production loop, roles, policies and guards."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from virtbalance.control.settings import CpuSettings, MemorySettings, loop_setti
 from virtbalance.cpu.policies.balance import Balance
 from virtbalance.memory.policies.fair import Fair
 from virtbalance.model.guest import VcpuKey
+from virtbalance.model.reservation import Reservation
 from virtbalance.model.snapshot import Scope
 from virtbalance.model.tick import Status, Tick
 from virtbalance.simulation.host import SimulatedHost
@@ -47,12 +48,17 @@ def cpu_role(policy: Any = None, guests: GuestFilter = GuestFilter(), **settings
     return CpuRole(policy, config, parts)
 
 
-def memory_role(policy: Any = None, guests: GuestFilter = GuestFilter(), **settings: Any) -> Role:
+def memory_role(
+    policy: Any = None,
+    guests: GuestFilter = GuestFilter(),
+    reservations: Callable[[], Sequence[Reservation]] = tuple,
+    **settings: Any,
+) -> Role:
     policy = policy or Fair()
     all_settings = MemorySettings(**settings)
     config = policy.Config() if hasattr(policy, "Config") else None
     parts = MemoryRoleSettings(all_settings.demand, all_settings.guard, guests, 1)
-    return MemoryRole(policy, config, parts)
+    return MemoryRole(policy, config, parts, reservations)
 
 
 def run(host: SimulatedHost, role: Role, directory: Path, ticks: int, **settings: Any) -> Run:

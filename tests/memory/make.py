@@ -1,6 +1,6 @@
 """Snapshots and estimates in one line, in MiB."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from virtbalance.model.guest import GuestDefinition, GuestSettings, GuestState
 from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import DesiredSize, MemoryPlan, Reason
+from virtbalance.model.reservation import Reservation
 from virtbalance.model.snapshot import GuestSample, HostMemory, MemorySample, Snapshot
 from virtbalance.model.topology import flat_topology
 
@@ -89,6 +90,7 @@ class Watcher:
     settings: DemandSettings = field(default_factory=DemandSettings)
     targets: dict[str, int] = field(default_factory=dict)
     holds: Mapping[str, Hold] = field(default_factory=dict)
+    reservations: Sequence[Reservation] = ()
     state: DemandState | None = None
     last: MemoryEstimate | None = None
 
@@ -99,7 +101,12 @@ class Watcher:
     def whole(self, at_s: float, *guests: GuestSample, **host: Any) -> MemoryEstimate:
         """Take in a snapshot; return all that is believed."""
         self.last, self.state = estimate(
-            self.state, snapshot(at_s, *guests, **host), self.targets, self.holds, self.settings
+            self.state,
+            snapshot(at_s, *guests, **host),
+            self.targets,
+            self.holds,
+            self.settings,
+            self.reservations,
         )
         return self.last
 

@@ -8,6 +8,7 @@ from tests.memory.make import MIB, Watcher, guest, sample, snapshot
 from virtbalance.memory.demand import estimate
 from virtbalance.memory.settings import BudgetSettings, Commit, DemandSettings
 from virtbalance.model.guest import GuestDefinition, GuestState
+from virtbalance.model.reservation import Reservation
 from virtbalance.model.snapshot import HostMemory
 
 RESERVE_MIB = 819
@@ -63,10 +64,50 @@ def test_budget_max_limits_the_guests_together() -> None:
     assert mib(seen.budget_kib) == 2000
 
 
-def test_a_reservation_is_kept_free() -> None:
-    free = Watcher().whole(0, guest(sample(300))).budget_kib
-    kept = limited(reserved_kib=1000 * MIB).whole(0, guest(sample(300))).budget_kib
-    assert mib(free - kept) == 1000
+def reserve(size_mib: float, *present: str) -> Reservation:
+    return Reservation(round(size_mib * MIB), frozenset(present))
+
+
+def test_a_reservation_comes_out_of_the_budget_with_room_for_dead_bands() -> None:
+    guests = [guest(sample(300, 2048), name) for name in "ab"]
+    free = Watcher().whole(0, *guests, available_mib=9192)
+    kept = Watcher(reservations=[reserve(3000, "a", "b")]).whole(0, *guests, available_mib=9192)
+    assert mib(free.budget_kib - kept.budget_kib) == 3000 + 2 * 16
+    assert mib(kept.reserved_kib) == 3000
+    assert mib(free.budget_kib - free.committed_kib) == 9192 - RESERVE_MIB - 2 * OVERHEAD_MIB
+    assert mib(kept.reserved_free_kib) == 3000
+
+
+def test_a_reservation_is_free_as_far_as_nobody_has_it() -> None:
+    watcher = Watcher(reservations=[reserve(3000, "a")], targets={"a": 1024 * MIB})
+    seen = watcher.whole(0, guest(sample(300, 6144, 8192), "a"), available_mib=2000)
+    # What the balloon is asked to give counts when it has given it.
+    assert mib(seen.reserved_free_kib) == 2000 - RESERVE_MIB - OVERHEAD_MIB
+    watcher.reservations = [reserve(3000, "a"), reserve(500, "a")]
+    seen = watcher.whole(1, guest(sample(300, 1024, 8192), "a"), available_mib=2000 + 5120)
+    assert mib(seen.reserved_free_kib) == 3500
+
+
+def test_a_reservation_is_used_up_by_who_has_come_since() -> None:
+    def left(*sizes_mib: int, reserved: list[Reservation]) -> int:
+        watcher = Watcher(reservations=reserved)
+        guests = [guest(sample(300, size), f"g{i}") for i, size in enumerate(sizes_mib)]
+        return mib(watcher.whole(0, *guests).reserved_kib)
+
+    assert left(512, reserved=[reserve(3000, "g0")]) == 3000
+    assert left(512, 1000, reserved=[reserve(3000, "g0")]) == 2000
+    assert left(512, 2048, 2048, reserved=[reserve(3000, "g0")]) == 0
+    # The first reservation first, and nobody's memory for two of them.
+    two = [reserve(1500, "g0"), reserve(1000, "g0")]
+    assert left(512, 2048, reserved=two) == 452
+    # Who came before the second one uses up the first one only.
+    assert left(512, 2048, reserved=[reserve(1500, "g0"), reserve(1000, "g0", "g1")]) == 1000
+
+
+def test_a_fixed_guest_that_has_come_uses_a_reservation_up_with_its_charge() -> None:
+    watcher = Watcher(reservations=[reserve(3000)])
+    paused = guest(sample(300, 1000), state=GuestState.PAUSED)
+    assert mib(watcher.whole(0, paused).reserved_kib) == 2000
 
 
 def test_a_fixed_guest_is_charged_what_it_has_or_may_have() -> None:
@@ -110,6 +151,7 @@ def test_a_host_that_can_not_be_read_gives_nothing_and_moves_nobody() -> None:
     watcher = Watcher()
     watcher.whole(0, guest(sample(300)))
     blind = replace(snapshot(1, guest(sample(300, at_s=1))), memory=None)
-    seen, _ = estimate(watcher.state, blind, {}, {}, DemandSettings())
+    seen, _ = estimate(watcher.state, blind, {}, {}, DemandSettings(), [reserve(500)])
     assert seen.budget_kib == 0
+    assert (seen.reserved_kib, seen.reserved_free_kib) == (500 * MIB, 0)
     assert seen.guests[0].fixed == "the host's memory could not be read"

@@ -28,6 +28,17 @@ def period_s(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """Parse a time: seconds, fractions allowed, not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be seconds, not {text!r}")
+    return value
+
+
 def count(text: str) -> int:
     """Parse a number of ticks or the like: at least 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:

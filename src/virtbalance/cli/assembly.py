@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,9 @@ from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
 from virtbalance.control.observers import DetachedObserver, Observer
 from virtbalance.control.paths import run_directory, state_directory
 from virtbalance.control.policies import PolicyError, load_policy_class, make_policy
+from virtbalance.control.reservations import Reservations
 from virtbalance.control.role import GuestFilter, Role
-from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
+from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings, watching
 from virtbalance.model.errors import HypervisorDeniedError, HypervisorError
 from virtbalance.model.guest import RoleName
 from virtbalance.model.tick import Event, Tick
@@ -52,13 +53,14 @@ def run_programs(
 
     Raises ``UsageError`` and ``CommandError`` before anything is changed.
     """
-    roles = [make_role(settings) for settings in programs]
+    makers = [role_maker(settings) for settings in programs]
     show = JsonLines if arguments.json else TickTable
     output = _Output()
     with contextlib.ExitStack() as held:
         loops = []
-        for settings, role in zip(programs, roles, strict=True):
+        for settings, make_role in zip(programs, makers, strict=True):
             hypervisor = held.enter_context(connected(uri, dry_run=arguments.dry_run))
+            role = make_role(hypervisor.host_id)
             loop = assembled(
                 hypervisor,
                 role,
@@ -72,8 +74,11 @@ def run_programs(
         return 0 if serve(loops) else 1
 
 
-def make_role(settings: ProgramSettings) -> Role:
-    """Return the role with its policy. Raises ``UsageError`` if that can't be had."""
+def role_maker(settings: ProgramSettings) -> Callable[[str], Role]:
+    """Return what makes the role, with its policy, for a host of this id.
+
+    Raises ``UsageError`` if the policy can't be had.
+    """
     role = RoleName.CPU if isinstance(settings, CpuSettings) else RoleName.MEMORY
     try:
         policy_class = load_policy_class(role, settings.policy)
@@ -84,11 +89,13 @@ def make_role(settings: ProgramSettings) -> Role:
         raise UsageError(str(error)) from error
     guests = GuestFilter(settings.include, settings.exclude)
     if isinstance(settings, CpuSettings):
-        return CpuRole(policy, config, CpuRoleSettings(settings.demand, settings.guard, guests))
-    return MemoryRole(
-        policy,
-        config,
-        MemoryRoleSettings(settings.demand, settings.guard, guests, settings.stats_period_s),
+        parts = CpuRoleSettings(settings.demand, settings.guard, guests)
+        return lambda _: CpuRole(policy, config, parts)
+    memory_parts = MemoryRoleSettings(
+        settings.demand, settings.guard, guests, settings.stats_period_s
+    )
+    return lambda host_id: MemoryRole(
+        policy, config, memory_parts, Reservations(run_directory() / host_id).current
     )
 
 
@@ -156,14 +163,20 @@ def assembled(
             lock.release()
 
 
-def dry_tick(hypervisor: Hypervisor, role: Role, settings: ProgramSettings) -> Tick:
-    """Make one decision, change nothing, and return the tick."""
+def dry_tick(
+    hypervisor: Hypervisor, role: Role, settings: ProgramSettings, watch_s: float | None = None
+) -> Tick:
+    """Make one decision, change nothing, and return the tick.
+
+    It is made after one period, or after having watched for ``watch_s``.
+    """
+    usual = loop_settings(settings, ticks=1)
     keeper = _TickKeeper()
     observer = DetachedObserver(keeper)
     loop = Loop(
         hypervisor,
         role,
-        loop_settings(settings, ticks=1),
+        usual if watch_s is None else watching(usual, watch_s),
         clock=SystemClock(),
         decider=_DECIDER,
         journal=None,

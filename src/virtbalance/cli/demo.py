@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtbalance.cli.arguments import period_s
-from virtbalance.cli.assembly import assembled, connected, make_role, serve
+from virtbalance.cli.assembly import assembled, connected, role_maker, serve
 from virtbalance.cli.errors import CommandError
 from virtbalance.control.hypervisor import Hypervisor
 from virtbalance.control.loop import Loop
@@ -125,7 +125,7 @@ def _serve(uri: str, watch: "_Watch", budget_mib: int, seconds: float, hungry: "
             hypervisor = held.enter_context(connected(uri, dry_run=False))
             loop = assembled(
                 hypervisor,
-                make_role(settings),
+                role_maker(settings)(hypervisor.host_id),
                 settings,
                 [lines],
                 uri=uri,

@@ -57,9 +57,10 @@ def _from_running() -> Iterator[_Look]:
 
 def _fresh(arguments: argparse.Namespace) -> Iterator[_Look]:
     """Let each program make one decision without consequences."""
-    from virtbalance.cli.assembly import connected, dry_tick, make_role
+    from virtbalance.cli.assembly import connected, dry_tick, role_maker
 
     settings = settings_of(arguments)
     for program in (settings.cpu, settings.memory):
         with connected(settings.uri, dry_run=True) as hypervisor:
-            yield tick_object(dry_tick(hypervisor, make_role(program), program)), {}
+            role = role_maker(program)(hypervisor.host_id)
+            yield tick_object(dry_tick(hypervisor, role, program)), {}

@@ -34,6 +34,7 @@ COMMANDS = {
     "explain": Command("virtbalance.cli.explain", "one guest: what it gets, wants, may have; why"),
     "set": Command("virtbalance.cli.set", "weight, limits and exclusion of one guest"),
     "restore": Command("virtbalance.cli.restore", "put back what a run has changed"),
+    "reserve": Command("virtbalance.cli.reserve", "free memory for a guest to be started"),
     "lab": Command("virtbalance.cli.lab", "real guests on demand, with a load to command"),
     "demo": Command("virtbalance.cli.demo", "four real guests, served for a minute"),
     "bench": Command("virtbalance.cli.bench", "compare policies on simulated and real hosts"),

@@ -3,7 +3,7 @@
 import argparse
 
 from virtbalance.cli.arguments import add_connection
-from virtbalance.cli.assembly import connected, make_role
+from virtbalance.cli.assembly import connected, role_maker
 from virtbalance.cli.errors import CommandError
 from virtbalance.cli.options import settings_of
 from virtbalance.control.instance import AlreadyRunningError, InstanceLock
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     with connected(settings.uri, dry_run=False) as hypervisor:
         journal = Journal(state_directory() / hypervisor.host_id, hypervisor.boot_id)
         for program in (settings.cpu, settings.memory):
-            role = make_role(program)
+            role = role_maker(program)(hypervisor.host_id)
             if arguments.only not in (None, role.name):
                 continue
             lock_path = run_directory() / hypervisor.host_id / f"{role.name}.lock"

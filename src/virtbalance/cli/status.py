@@ -34,10 +34,11 @@ def last_ticks() -> list[dict[str, Any]]:
 
     Each has ``host``, ``role``, ``running`` and ``age_s`` besides what the program wrote.
     """
-    return [_read(path) for path in sorted(run_directory().glob("*/*.json"))]
+    return [read_last_tick(path) for path in sorted(run_directory().glob("*/*.json"))]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_last_tick(path: Path) -> dict[str, Any]:
+    """Return one last-tick document (see ``last_ticks``). Raises ``CommandError``."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         age_s = time.time() - path.stat().st_mtime

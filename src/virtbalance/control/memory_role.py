@@ -1,6 +1,6 @@
 """The memory coordinator's steps: balloon targets are what it owns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from virtbalance.model.plan import (
     SetStatsPeriod,
     Verdict,
 )
+from virtbalance.model.reservation import Reservation
 from virtbalance.model.snapshot import GuestSample, Scope, Snapshot
 from virtbalance.model.tick import Event, Outcome, Status
 
@@ -50,10 +51,16 @@ class MemoryRole:
     scope = Scope.MEMORY
 
     def __init__(
-        self, policy: MemoryPolicy, policy_config: Any, settings: MemoryRoleSettings
+        self,
+        policy: MemoryPolicy,
+        policy_config: Any,
+        settings: MemoryRoleSettings,
+        reservations: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
+        """``reservations`` is asked at every look; oldest first."""
         self._seat = PolicySeat(policy, policy_config)
         self._settings = settings
+        self._reservations = reservations
         self._demand_state: demand.DemandState | None = None
         self._guard_state: safety.GuardState | None = None
         self._outside_state: outside.OutsideState | None = None
@@ -97,7 +104,12 @@ class MemoryRole:
         snapshot = self._settings.guests.apply(snapshot, self.name)
         self._snapshot = snapshot
         self._estimate, self._demand_state = demand.estimate(
-            self._demand_state, snapshot, self._targets(), self.holds, self._settings.demand
+            self._demand_state,
+            snapshot,
+            self._targets(),
+            self.holds,
+            self._settings.demand,
+            self._reservations(),
         )
         return events
 

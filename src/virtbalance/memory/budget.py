@@ -1,17 +1,18 @@
 """What the host can give to all guests that can be resized (memory.md, section 5).
 
     total - what else runs here - reserve - QEMU's own memory     (never above budget_max)
-          - what the fixed guests take - what is reserved for a guest to come
+          - what the fixed guests take - what is reserved for guests to come
 
 What else runs here is not measured but follows: total - available - resident memory of all guests.
 It jumps (a backup starts, caches fill), so its median of three is taken and its peak remembered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from virtbalance.memory.settings import BudgetSettings, Commit
+from virtbalance.model.reservation import Reservation
 from virtbalance.model.snapshot import HostMemory, MemorySample
 
 _SAMPLES = 3
@@ -76,6 +77,24 @@ def charge_kib(
     return min(committed_kib, round(seen_kib))
 
 
+def reserved_kib(reservations: Sequence[Reservation], committed_kib: Mapping[str, int]) -> int:
+    """Return what is still to be kept free for guests to come.
+
+    ``committed_kib``: by UUID, what the guests have that are here. One that came after a
+    reservation was made uses it up; of several reservations the first one.
+    """
+    unused_kib = dict(committed_kib)
+    left_kib = 0
+    for reservation in reservations:
+        rest_kib = reservation.size_kib
+        for uuid in sorted(unused_kib.keys() - reservation.present):
+            part_kib = min(rest_kib, unused_kib[uuid])
+            unused_kib[uuid] -= part_kib
+            rest_kib -= part_kib
+        left_kib += rest_kib
+    return left_kib
+
+
 def budget_kib(
     host: HostMemory,
     other_kib: int,
@@ -87,4 +106,4 @@ def budget_kib(
     left = host.total_kib - other_kib - reserve_kib(host.total_kib, settings) - overheads_kib
     if settings.budget_max_kib is not None:
         left = min(left, settings.budget_max_kib)
-    return left - charges_kib - settings.reserved_kib
+    return left - charges_kib

@@ -9,7 +9,7 @@ and then the budget, which the guests that can be resized share.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from virtbalance.memory import budget, classes, trend
@@ -22,6 +22,7 @@ from virtbalance.memory.used import Accounting, Sizes, learn, used_kib
 from virtbalance.model.guest import GuestState
 from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
+from virtbalance.model.reservation import Reservation
 from virtbalance.model.snapshot import GuestSample, HostMemory, MemorySample, Snapshot
 
 _UNREADABLE = "the host's memory could not be read"
@@ -76,10 +77,12 @@ def estimate(
     targets: Mapping[str, int],
     holds: Mapping[str, Hold],
     settings: DemandSettings,
+    reservations: Sequence[Reservation] = (),
 ) -> tuple[MemoryEstimate, DemandState]:
     """Return what the snapshot means, and the state for the next one.
 
     ``targets``: what we asked for last, in KiB by guest UUID, outside changes accepted.
+    ``reservations``: oldest first.
     """
     now_s = snapshot.taken_ns / 1e9
     look = _look(state, now_s, settings)
@@ -94,7 +97,15 @@ def estimate(
     if snapshot.memory is None:
         unread = tuple(replace(guest, fixed=guest.fixed or _UNREADABLE) for guest in guests)
         other = state.other if state else budget.OtherUse()
-        blind = MemoryEstimate(HostMemory(0, 0), 0, 0, 0, unread, interval_s=look.interval_s)
+        blind = MemoryEstimate(
+            HostMemory(0, 0),
+            budget_kib=0,
+            reserve_kib=0,
+            other_kib=0,
+            guests=unread,
+            interval_s=look.interval_s,
+            reserved_kib=sum(reservation.size_kib for reservation in reservations),
+        )
         return blind, DemandState(now_s, look.passed_s, tracks, other)
     samples = [track.sample for track in tracks.values()]
     other = budget.watch_other(
@@ -104,7 +115,7 @@ def estimate(
         now_s,
         settings.budget,
     )
-    whole = _whole(snapshot.memory, guests, tracks, other, look)
+    whole = _whole(snapshot.memory, guests, tracks, other, reservations, look)
     return whole, DemandState(now_s, look.passed_s, tracks, other)
 
 
@@ -302,20 +313,31 @@ def _whole(
     guests: list[GuestMemoryEstimate],
     tracks: Mapping[str, Track],
     other: budget.OtherUse,
+    reservations: Sequence[Reservation],
     look: _Look,
 ) -> MemoryEstimate:
     settings = look.settings.budget
     overheads = sum(max(track.overhead_kib, settings.overhead_kib) for track in tracks.values())
     charges = sum(guest.charge_kib for guest in guests)
     other_kib = round(other.peak_kib)
+    budget_kib = budget.budget_kib(host, other_kib, overheads, charges, settings)
+    resizable = {guest.uuid: guest.committed_kib for guest in guests if not guest.fixed}
+    fixed = {guest.uuid: guest.charge_kib for guest in guests if guest.fixed}
+    reserved_kib = budget.reserved_kib(reservations, resizable | fixed)
+    free_kib = budget_kib - sum(resizable.values())
+    room_kib = settings.reserved_room_kib * len(resizable) if reserved_kib else 0
+    withheld_kib = reserved_kib + room_kib
     return MemoryEstimate(
         host=host,
-        budget_kib=budget.budget_kib(host, other_kib, overheads, charges, settings),
+        budget_kib=budget_kib - withheld_kib,
         reserve_kib=budget.reserve_kib(host.total_kib, settings),
         other_kib=other_kib,
         guests=tuple(guests),
         pool_kib=round(settings.pool_ratio * host.total_kib),
         interval_s=look.interval_s,
+        reserved_kib=reserved_kib,
+        reserved_free_kib=min(max(0, free_kib), reserved_kib),
+        withheld_kib=withheld_kib,
     )
 
 

@@ -36,7 +36,7 @@ class Scene:
     free_kib: int
     """What can be given: budget that nobody has or may have yet; negative: there is none."""
     starving: bool
-    """Hard needs exceed what is free: who has too much must give, without waiting."""
+    """Hard needs or what is reserved exceed what is free: who has too much must give at once."""
     critical: bool
     """The host itself is in need."""
     overload: bool
@@ -65,19 +65,24 @@ def set_scene(
     beyond_kib = estimate.budget_kib - estimate.committed_kib
     # The budget is an account; what is really there must agree. Growth must not turn the host red.
     red_kib = round(settings.red_reserve_ratio * estimate.reserve_kib)
-    free_kib = min(beyond_kib, estimate.host.available_kib - red_kib)
+    there_kib = estimate.host.available_kib - red_kib - estimate.withheld_kib
+    free_kib = min(beyond_kib, there_kib)
     urgent = (wish.urgent_kib - wish.guest.committed_kib for wish in wishes)
     starving_kib = sum(kib for kib in urgent if kib > settings.urgent_band_kib)
-    excess_kib = settings.critical_ratio * estimate.host.total_kib
+    unfree_kib = estimate.reserved_kib - estimate.reserved_free_kib
+    # Nobody is brought into distress for a guest that is not there yet.
+    whole_kib = estimate.budget_kib + estimate.withheld_kib
+    excess_kib = estimate.committed_kib - whole_kib
     poorest = min(guests, key=lambda g: g.actual_kib / g.weight, default=None)
     return Scene(
         now_s=now_s,
         interval_s=estimate.interval_s,
         state=state,
         free_kib=free_kib,
-        starving=starving_kib > max(0, free_kib),
-        critical=state is HostState.RED or -beyond_kib > excess_kib,
-        overload=sum(g.hard_kib for g in guests) > estimate.budget_kib,
+        starving=starving_kib > max(0, free_kib) or unfree_kib > 0,
+        critical=state is HostState.RED
+        or excess_kib > settings.critical_ratio * estimate.host.total_kib,
+        overload=sum(g.hard_kib for g in guests) > whole_kib,
         poorest_swap_in_kib_s=poorest.swap_in_kib_s if poorest else 0.0,
         holds=holds,
         settings=settings,

@@ -105,8 +105,6 @@ class BudgetSettings:
 
     budget_max_kib: int | None = None
     """All guests together never get more than this."""
-    reserved_kib: int = 0
-    """Kept free for a guest that is to be started."""
     reserve_kib: int = 512 * _MIB
     """Left to the host on top of what it uses."""
     small_reserve_kib: int = 256 * _MIB
@@ -120,6 +118,8 @@ class BudgetSettings:
     """What else the host uses is held at its peak, which decays."""
     overhead_kib: int = 64 * _MIB
     """What QEMU needs for itself per guest, until it was seen to need more."""
+    reserved_room_kib: int = 16 * _MIB
+    """Asked for on top of a reservation per guest: none gives less at once."""
     commit: Commit = Commit.STRICT
     measured_ratio: float = 1.10
     """``measured``: resident memory times this ..."""
@@ -130,7 +130,7 @@ class BudgetSettings:
         _check(
             self,
             budget_max_kib=(0, _ANY),
-            reserved_kib=(0, _ANY),
+            reserved_room_kib=(0, _ANY),
             reserve_kib=(0, _ANY),
             small_reserve_kib=(0, _ANY),
             small_host_kib=(0, _ANY),

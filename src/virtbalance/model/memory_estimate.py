@@ -75,6 +75,12 @@ class MemoryEstimate:
     """What stays free on the host before anybody is given memory for cache alone."""
     interval_s: float = 0.0
     """Time since the previous look; 0 at the first."""
+    reserved_kib: int = 0
+    """Asked to be kept free for guests to come."""
+    reserved_free_kib: int = 0
+    """How much of that is free already."""
+    withheld_kib: int = 0
+    """What that takes out of the budget, with some room."""
 
     @property
     def shortfall_kib(self) -> int:

@@ -88,6 +88,11 @@ def _estimate(estimate: CpuEstimate | MemoryEstimate, snapshot: Snapshot) -> dic
 
 
 def _vcpu(vcpu: VcpuEstimate, states: dict[str, str]) -> dict[str, Any]:
+            "pool_kib": estimate.pool_kib,
+            "committed_kib": estimate.committed_kib,
+            "shortfall_kib": estimate.shortfall_kib,
+            "reserved_kib": estimate.reserved_kib,
+            "reserved_free_kib": estimate.reserved_free_kib,
     return {
         "uuid": vcpu.key.uuid,
         "name": vcpu.guest_name,
