@@ -9,6 +9,7 @@ from virtbalance.cli.arguments import add_connection
 from virtbalance.cli.errors import CommandError
 from virtbalance.cli.options import settings_of
 from virtbalance.cli.status import last_ticks
+from virtbalance.telemetry.outlook_json import with_outlook
 from virtbalance.telemetry.tick_json import tick_object
 from virtbalance.ui.explain import explain_lines, guest_names, guest_part
 
@@ -43,7 +44,8 @@ _Look = tuple[dict[str, Any], dict[str, Any]]
 
 
 def _about(guest: str, looks: Iterable[_Look]) -> Iterator[tuple[Any, str, Any]]:
-    for tick, changes in looks:
+    for look, changes in looks:
+        tick = with_outlook(look) if look["role"] == "cpu" else look
         for uuid, name in guest_names(tick).items():
             if guest in (uuid, name):
                 yield tick, uuid, changes.get(uuid, {})

@@ -29,9 +29,7 @@ def add_program_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="seconds between decisions, fractions allowed (default: 1 for cpu, 2 for memory)",
     )
-    parser.add_argument(
-        "--policy", metavar="NAME|FILE.py:CLASS", help="who decides (default: balance, fair)"
-    )
+    add_policy_argument(parser)
     parser.add_argument(
         "--on-exit",
         choices=("restore", "keep"),
@@ -40,10 +38,16 @@ def add_program_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
 
 
+def add_policy_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--policy``."""
+    parser.add_argument(
+        "--policy", metavar="NAME|FILE.py:CLASS", help="who decides (default: balance, fair)"
+    )
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every way to run a program takes."""
-    add_connection(parser)
-    parser.add_argument("--config", metavar="FILE", type=Path, help="settings file (TOML)")
+    add_guests_arguments(parser)
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--once", action="store_const", const=1, dest="ticks", help="one decision, then end"
@@ -53,6 +57,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="decide and say what would be done, change nothing"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a tick")
+
+
+def add_guests_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which host and which of its guests, and where the settings are."""
+    add_connection(parser)
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings file (TOML)")
     parser.add_argument(
         "--include",
         metavar="PATTERN",

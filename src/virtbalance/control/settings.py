@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -110,6 +110,13 @@ def loop_settings(settings: CpuSettings | MemorySettings, ticks: int | None) -> 
         restore_on_exit=settings.on_exit is OnExit.RESTORE,
         ticks=ticks,
     )
+
+
+def watching(settings: LoopSettings, watch_s: float) -> LoopSettings:
+    """Return the settings of a single decision after so long, with looks as often as otherwise."""
+    spacing_s = settings.period_s / settings.looks
+    looks = max(1, round(watch_s / spacing_s))
+    return replace(settings, period_s=looks * spacing_s, looks=looks, ticks=1)
 
 
 def _check_period(period_s: float) -> None:

@@ -81,6 +81,9 @@ class CpuPlan:
     """A CPU policy's answer: only what should change, most urgent first."""
 
     pins: tuple[Pin, ...] = ()
+    considered: tuple[Pin, ...] = ()
+    """Pins that were weighed and found not worth it; the reason of each says what it lacks. For
+    ``explain`` only: nothing is done with them, and a policy may leave them out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ def tick_object(tick: Tick) -> dict[str, Any]:
         **_estimate(tick.estimate, tick.snapshot),
         "desired": [_desired(size, names) for size in getattr(tick.plan, "sizes", ())],
         "actions": [_outcome(outcome, names) for outcome in tick.outcomes],
+        "considered": [_considered(pin, names) for pin in getattr(tick.plan, "considered", ())],
         "amendments": [_amendment(amendment, names) for amendment in tick.verdict.amendments],
         "holds": [_hold(uuid, hold, names) for uuid, hold in sorted(tick.holds.items())],
         "events": [event_object(event) for event in tick.events],
@@ -62,6 +63,11 @@ def event_object(event: Event) -> dict[str, Any]:
         "uuid": event.uuid,
         "figures": dict(event.figures),
     }
+
+
+def reason_object(reason: Reason) -> dict[str, Any]:
+    """Return a reason as plain data."""
+    return {"rule": reason.rule, "text": str(reason), "figures": dict(reason.figures)}
 
 
 def _estimate(estimate: CpuEstimate | MemoryEstimate, snapshot: Snapshot) -> dict[str, Any]:
@@ -82,17 +88,17 @@ def _estimate(estimate: CpuEstimate | MemoryEstimate, snapshot: Snapshot) -> dic
             "budget_kib": estimate.budget_kib,
             "reserve_kib": estimate.reserve_kib,
             "other_kib": estimate.other_kib,
+            "pool_kib": estimate.pool_kib,
+            "committed_kib": estimate.committed_kib,
+            "shortfall_kib": estimate.shortfall_kib,
+            "reserved_kib": estimate.reserved_kib,
+            "reserved_free_kib": estimate.reserved_free_kib,
         },
         "guests": [_guest_memory(guest, states) for guest in estimate.guests],
     }
 
 
 def _vcpu(vcpu: VcpuEstimate, states: dict[str, str]) -> dict[str, Any]:
-            "pool_kib": estimate.pool_kib,
-            "committed_kib": estimate.committed_kib,
-            "shortfall_kib": estimate.shortfall_kib,
-            "reserved_kib": estimate.reserved_kib,
-            "reserved_free_kib": estimate.reserved_free_kib,
     return {
         "uuid": vcpu.key.uuid,
         "name": vcpu.guest_name,
@@ -136,8 +142,13 @@ def _desired(size: DesiredSize, names: dict[str, str]) -> dict[str, Any]:
         "uuid": size.uuid,
         "name": names.get(size.uuid),
         "size_kib": size.size_kib,
-        "reason": _reason(size.reason),
+        "reason": reason_object(size.reason),
     }
+
+
+def _considered(pin: Pin, names: dict[str, str]) -> dict[str, Any]:
+    about = {"uuid": pin.vcpu.uuid, "name": names.get(pin.vcpu.uuid)}
+    return {**about, **_action(pin), "reason": reason_object(pin.reason)}
 
 
 def _outcome(outcome: Outcome, names: dict[str, str]) -> dict[str, Any]:
@@ -149,7 +160,7 @@ def _outcome(outcome: Outcome, names: dict[str, str]) -> dict[str, Any]:
         "status": str(outcome.status),
         "text": outcome.text,
         "took_ms": _ms(outcome.took_ns),
-        "reason": _reason(outcome.action.reason),
+        "reason": reason_object(outcome.action.reason),
     }
 
 
@@ -169,17 +180,13 @@ def _amendment(amendment: Amendment, names: dict[str, str]) -> dict[str, Any]:
         "name": names.get(amendment.uuid),
         "asked": amendment.asked,
         "granted": amendment.granted,
-        "reason": _reason(amendment.reason),
+        "reason": reason_object(amendment.reason),
     }
 
 
 def _hold(uuid: str, hold: Hold, names: dict[str, str]) -> dict[str, Any]:
     until_s = None if math.isinf(hold.until_s) else round(hold.until_s, 3)
     return {"uuid": uuid, "name": names.get(uuid), "until_monotonic_s": until_s, "text": hold.text}
-
-
-def _reason(reason: Reason) -> dict[str, Any]:
-    return {"rule": reason.rule, "text": str(reason), "figures": dict(reason.figures)}
 
 
 def _iso(wall_s: float) -> str:

@@ -18,7 +18,7 @@ def guest_names(tick: Document) -> dict[str, str]:
 def guest_part(tick: Document, uuid: str) -> dict[str, Any]:
     """Return what a tick object says of one guest, for ``--json``."""
     kept = ("role", "policy", "tick", "time")
-    keys = ("vcpus", "guests", "desired", "actions", "amendments", "holds")
+    keys = ("vcpus", "guests", "desired", "actions", "considered", "amendments", "holds")
     return {key: tick[key] for key in kept} | {
         key: [row for row in tick[key] if row["uuid"] == uuid] for key in keys if key in tick
     }
@@ -27,6 +27,7 @@ def guest_part(tick: Document, uuid: str) -> dict[str, Any]:
 def explain_lines(tick: Document, uuid: str, last_changes: Document) -> list[str]:
     """Return what one program has to say about one guest.
 
+    A CPU tick must have gone through ``telemetry.outlook_json.with_outlook``.
     ``last_changes`` are this guest's latest changes by subject, as ``telemetry.last_tick`` keeps
     them.
     """
@@ -49,14 +50,25 @@ def _vcpu_lines(vcpu: Document, part: Document, last_changes: Document) -> list[
     return [
         (
             f"  vCPU {subject}: got {vcpu['run_ratio']:.2f} of a pCPU, waited {waited}, "
-            f"wants {vcpu['demand_ratio']:.2f}"
+            f"wants {vcpu['demand_ratio']:.2f}, is entitled to {vcpu['entitled_ratio']:.2f}"
         ),
         (
             f"    runs on pCPU {format_cpu_list(frozenset(vcpu['cpus']))}, "
             f"may be put on {format_cpu_list(frozenset(vcpu['allowed']))}"
         ),
         *_standing(vcpu["fixed"], actions, part["amendments"]),
+        *_elsewhere(vcpu, part),
         *_last_change(last_changes.get(subject)),
+    ]
+
+
+def _elsewhere(vcpu: Document, part: Document) -> list[str]:
+    """Return what it would find on other pCPUs, and what the policy thought of moving it."""
+    lines = [f"    elsewhere: {vcpu['outlook']['text']}"] if vcpu["outlook"] else []
+    weighed = [pin for pin in part["considered"] if pin["vcpu"] == vcpu["vcpu"]]
+    return lines + [
+        f"    not worth it: pCPU {format_cpu_list(frozenset(pin['cpus']))}: {pin['reason']['text']}"
+        for pin in weighed
     ]
 
 
