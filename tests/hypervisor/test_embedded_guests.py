@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from virtbalance.hypervisor import LibvirtHypervisor, connect
 from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.hypervisor.node_memory import memory_by_node_kib
 from virtbalance.hypervisor.settings_xml import NAMESPACE
+from virtbalance.hypervisor.vcpu_threads import confirmed_threads
 from virtbalance.model.guest import GuestSettings, VcpuKey
 from virtbalance.model.plan import Pin, Reason, Resize, SetStatsPeriod
 from virtbalance.model.snapshot import GuestSample, Scope
@@ -26,6 +28,9 @@ pytestmark = [pytest.mark.libvirt, pytest.mark.lab]
 
 BOTH = Scope.CPU | Scope.MEMORY
 WHY = Reason("test", "test")
+PLUGGABLE = """<vcpus><vcpu id='0' enabled='yes' hotpluggable='no' order='1'/>
+<vcpu id='1' enabled='no' hotpluggable='yes'/><vcpu id='2' enabled='no' hotpluggable='yes'/>
+<vcpu id='3' enabled='no' hotpluggable='yes'/></vcpus>"""
 UUID = "11111111-2222-4333-8444-555555555555"
 
 
@@ -77,6 +82,24 @@ def host() -> Iterator[Host]:
     guests.close()
 
 
+def test_a_guest_that_is_being_dumped_says_so_until_it_is_over(host: Host, tmp_path: Path) -> None:
+    """The dump goes to a pipe that nobody reads, so it lasts."""
+    domain = host.start("dumped", memory_mib=64)
+    assert host.guest("dumped").has_job is False
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    dump = threading.Thread(target=domain.coreDump, args=(str(pipe), libvirt.VIR_DUMP_LIVE))
+    dump.start()
+    eventually(lambda: host.guest("dumped").has_job)
+    os.set_blocking(reader, True)
+    while os.read(reader, 1 << 20):
+        pass
+    dump.join()
+    os.close(reader)
+    assert host.guest("dumped").has_job is False
+
+
 def test_the_kernel_and_libvirt_tell_the_same_times(host: Host) -> None:
     domain = host.start("one")
     time.sleep(1.0)
@@ -114,14 +137,36 @@ def test_a_vcpu_that_is_not_plugged_in_is_not_pinned(host: Host) -> None:
     assert (outcome.status, outcome.text) == (Status.GONE, "it has no vCPU 2")
 
 
+def test_a_vcpu_plugged_in_is_found_without_a_list_whatever_its_number(host: Host) -> None:
+    domain = host.start("one", vcpus=1, most_vcpus=4, extra=PLUGGABLE)
+    assert [vcpu.index for vcpu in host.guest("one").vcpus] == [0]
+    domain.setVcpu("2", 1, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    eventually(lambda: [vcpu.index for vcpu in host.guest("one").vcpus] == [0, 2])
+    threads = host.known("one").threads
+    assert threads is not None, "the fast path is in use"
+    key = VcpuKey(host.guest("one").uuid, 2)
+    assert host.hypervisor.apply([Pin(key, frozenset({1}), WHY)], 2.0)[0].status is Status.DONE
+    assert os.sched_getaffinity(threads[2]) == {1}
+    assert {event.kind for event in host.hypervisor.events()} == {"guest-started"}
+
+
 @pytest.mark.lab_full
-def test_a_vcpu_plugged_in_is_found_by_the_next_list(host: Host) -> None:
-    domain = host.start("one", vcpus=1, most_vcpus=2)
-    assert len(host.guest("one").vcpus) == 1
-    domain.setVcpusFlags(2, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-    host.list_now()
-    eventually(lambda: [vcpu.index for vcpu in host.guest("one").vcpus] == [0, 1])
-    assert host.known("one").threads is not None
+def test_a_doubt_that_comes_up_while_a_vcpu_is_plugged_in_is_looked_into_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = host.start("one", vcpus=1, most_vcpus=4, extra=PLUGGABLE)
+    doubts = ["libvirt is not there yet"]
+
+    def doubted(pid: int, proc: Path, ask: Any) -> tuple[Any, str]:
+        return (None, doubts.pop()) if doubts else confirmed_threads(pid, proc, ask)
+
+    monkeypatch.setattr("virtbalance.hypervisor.guest_reading.confirmed_threads", doubted)
+    domain.setVcpu("1", 1, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    eventually(lambda: host.find("one") and host.known("one").threads is None)
+    assert doubts == []
+    assert [vcpu.index for vcpu in host.guest("one").vcpus] == [0, 1], "libvirt tells meanwhile"
+    eventually(lambda: host.find("one") and host.known("one").threads is not None)
+    assert [vcpu.index for vcpu in host.guest("one").vcpus] == [0, 1]
 
 
 @pytest.mark.lab_full

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import libvirt
 
@@ -11,11 +12,25 @@ from virtbalance.hypervisor.errors import Fault, fault_of
 from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.hypervisor.link import Link
 from virtbalance.hypervisor.schedstat import GuestThreads
+from virtbalance.hypervisor.vcpu_watch import VcpuWatch
 from virtbalance.model.guest import VcpuKey
 from virtbalance.model.snapshot import VcpuSample
 
 _TIME_FIELD = re.compile(r"vcpu\.(\d+)\.time")
 AFFINITY_LIFETIME_S = 30.0
+WATCH_INTERVAL_S = 1.0
+
+
+class _Held(NamedTuple):
+    """What is kept open of one guest."""
+
+    guest: Guest
+    threads: GuestThreads
+    watch: VcpuWatch
+
+    def close(self) -> None:
+        self.threads.close()
+        self.watch.close()
 
 
 class LocalVcpus:
@@ -24,21 +39,29 @@ class LocalVcpus:
     def __init__(self, proc: Path, mark: Callable[[str], None]) -> None:
         self._proc = proc
         self._mark = mark
-        self._held: dict[str, tuple[Guest, GuestThreads]] = {}
+        self._held: dict[str, _Held] = {}
+        self._next_watch_s = 0.0
 
     def sample(self, guests: Iterable[Guest]) -> dict[str, tuple[VcpuSample, ...]]:
         """Read the threads of every guest that has known ones.
 
         A guest missing in the answer has ended or its threads changed; it is marked to be read
-        again.
+        again, as is one that has got another vCPU.
         """
+        now_s = time.monotonic()
+        is_watched = now_s >= self._next_watch_s
+        if is_watched:
+            self._next_watch_s = now_s + WATCH_INTERVAL_S
         samples = {}
         for guest in guests:
             if guest.threads is None:
                 self._drop(guest.uuid)
                 continue
             try:
-                samples[guest.uuid] = self._threads(guest).sample()
+                held = self._hold(guest)
+                samples[guest.uuid] = held.threads.sample()
+                if is_watched and held.watch.sees_another():
+                    self._mark(guest.uuid)
             except OSError:
                 self._drop(guest.uuid)
                 self._mark(guest.uuid)
@@ -47,7 +70,7 @@ class LocalVcpus:
     def thread_id(self, key: VcpuKey) -> int | None:
         """Return the thread of a vCPU, if it is held."""
         held = self._held.get(key.uuid)
-        return held[1].thread_ids.get(key.vcpu) if held else None
+        return held.threads.thread_ids.get(key.vcpu) if held else None
 
     def keep_only(self, guests: Mapping[str, Guest]) -> None:
         """Let go of guests that are not there any more."""
@@ -59,24 +82,31 @@ class LocalVcpus:
         for uuid in list(self._held):
             self._drop(uuid)
 
-    def _threads(self, guest: Guest) -> GuestThreads:
+    def _hold(self, guest: Guest) -> _Held:
         held = self._held.get(guest.uuid)
         if held is not None:
-            if held[0] is guest:
-                return held[1]
-            if held[0].process == guest.process and held[0].threads == guest.threads:
-                self._held[guest.uuid] = (guest, held[1])
-                return held[1]
+            if held.guest is guest:
+                return held
+            known = held.guest
+            if known.process == guest.process and known.threads == guest.threads:
+                self._held[guest.uuid] = held = held._replace(guest=guest)
+                return held
             self._drop(guest.uuid)
         assert guest.process is not None
         assert guest.threads is not None
-        threads = GuestThreads(guest.process.pid, guest.threads, self._proc)
-        self._held[guest.uuid] = (guest, threads)
-        return threads
+        pid, threads = guest.process.pid, guest.threads
+        watch = VcpuWatch(pid, threads.values(), self._proc)
+        try:
+            held = _Held(guest, GuestThreads(pid, threads, self._proc), watch)
+        except OSError:
+            watch.close()
+            raise
+        self._held[guest.uuid] = held
+        return held
 
     def _drop(self, uuid: str) -> None:
         if (held := self._held.pop(uuid, None)) is not None:
-            held[1].close()
+            held.close()
 
 
 class AskedVcpus:
@@ -97,7 +127,7 @@ class AskedVcpus:
             read_ns = time.monotonic_ns()
             indices = [int(m[1]) for name in statistics if (m := _TIME_FIELD.fullmatch(name))]
             if indices:
-                affinity = self._known_affinities(link, guest)
+                affinity = self._known_affinities(link, guest, indices)
                 return tuple(
                     VcpuSample(
                         index,
@@ -129,10 +159,13 @@ class AskedVcpus:
             self._no_statistics = True
             return {}
 
-    def _known_affinities(self, link: Link, guest: Guest) -> Mapping[int, frozenset[int]]:
+    def _known_affinities(
+        self, link: Link, guest: Guest, indices: Iterable[int]
+    ) -> Mapping[int, frozenset[int]]:
         known = self._affinities.get(guest.uuid)
         now_s = time.monotonic()
-        if known is not None and known[0] == guest.incarnation and now_s < known[1]:
+        is_good = known is not None and known[0] == guest.incarnation and now_s < known[1]
+        if known is not None and is_good and known[2].keys() >= set(indices):
             return known[2]
         found = {info.vcpu: info.affinity for info in link.vcpus(guest.uuid)}
         self._affinities[guest.uuid] = (guest.incarnation, now_s + AFFINITY_LIFETIME_S, found)

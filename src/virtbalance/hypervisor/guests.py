@@ -23,6 +23,8 @@ from virtbalance.model.errors import HypervisorLostError
 from virtbalance.model.tick import Event
 
 LIST_INTERVAL_S = 30.0
+SECOND_LOOK_S = 1.0
+"""A guest whose threads do not fit what libvirt says may just be getting or losing a vCPU."""
 PATIENCE_S = 5.0
 
 
@@ -52,6 +54,7 @@ class Guests:
         self._guests: Mapping[str, Guest] | None = None
         self._next_list_s = 0.0
         self._marks: deque[str] = deque()
+        self._second_looks: deque[tuple[float, str]] = deque()
         self._listed: Mapping[str, str] = {}
         self._explained: set[str] = set()
         self._follows_events = self._subscribe()
@@ -61,7 +64,10 @@ class Guests:
 
         HypervisorLostError when libvirt has not answered for longer than the patience.
         """
-        end_s = time.monotonic() + timeout_s
+        now_s = time.monotonic()
+        end_s = now_s + timeout_s
+        while self._second_looks and self._second_looks[0][0] <= now_s:
+            self._marks.append(self._second_looks.popleft()[1])
         if self._call is not None:
             self._collect(end_s if self._is_unsettled() else 0.0)
         if self._call is None and (self._is_unsettled() or self._list_is_due()):
@@ -121,8 +127,11 @@ class Guests:
         now = dict(before)
         for uuid in marked:
             now.pop(uuid, None)
-            if (guest := self._reader.find(uuid, before.get(uuid))) is not None:
+            former = before.get(uuid)
+            if (guest := self._reader.find(uuid, former)) is not None:
                 now[uuid] = guest
+                if guest.doubt and former is not None and not former.doubt:
+                    self._second_looks.append((time.monotonic() + SECOND_LOOK_S, uuid))
         return dict(sorted(now.items()))
 
     def _list(self, before: Mapping[str, Guest] | None) -> Mapping[str, Guest]:

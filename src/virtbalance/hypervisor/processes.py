@@ -52,6 +52,11 @@ def find_vcpu_threads(pid: int, proc: Path) -> dict[int, int]:
     return dict(sorted(threads.items()))
 
 
+def is_vcpu_thread(folder: Path) -> bool:
+    """Whether a thread's folder in /proc is that of a vCPU; false if it has ended."""
+    return _THREAD_NAME.fullmatch(_text(folder / "comm").strip()) is not None
+
+
 def _text(path: Path) -> str:
     """Return a file's text; a process may end at any moment, so a missing file is empty."""
     try:
