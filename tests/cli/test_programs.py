@@ -135,10 +135,12 @@ def test_restore_with_nothing_to_do_says_so(tmp_path: Path) -> None:
 
 def test_set_says_what_holds_now(tmp_path: Path) -> None:
     words = ["--weight", "2", "--minimum", "512MiB", "--maximum", "1GiB", "--exclude", "memory"]
+    words += ["--swap", "no"]
     done = call(tmp_path, "virt-balance", "set", "test", "-c", HOST, *words)
     assert done.returncode == 0
     assert done.stdout.startswith(
-        "test: weight 2, minimum 524288 KiB, maximum 1048576 KiB, left alone by memory, set 20"
+        "test: weight 2, minimum 524288 KiB, maximum 1048576 KiB, without swap, "
+        "left alone by memory, set 20"
     )
     done = call(tmp_path, "virt-balance", "set", "test", "-c", HOST, "--defaults", "--include")
     assert done.stdout.startswith("test: weight 1, set 20")

@@ -118,3 +118,12 @@ def test_only_strict_nodes_bind(tune: str, nodes: set[int] | None) -> None:
 def test_only_virtio_balloons_count(model: str, balloon: bool) -> None:
     device = f"<devices><memballoon model='{model}'/></devices>"
     assert read(device).definition.balloon is balloon
+
+
+def test_the_balloon_reaches_added_dimms_but_no_virtio_mem() -> None:
+    devices = """<memory unit='KiB'>7340032</memory><devices>
+      <memory model='dimm'><target><size unit='KiB'>1048576</size><node>0</node></target></memory>
+      <memory model='virtio-mem'><target><size unit='GiB'>2</size><block unit='KiB'>2048</block>
+        <requested unit='KiB'>0</requested><current unit='KiB'>0</current></target></memory>
+      </devices>"""
+    assert read(devices).maximum_kib == 5 * 1024**2

@@ -64,6 +64,23 @@ def test_memory_of_a_kernel_without_pressure_and_ksm(tmp_path: Path) -> None:
     assert memory.ksm_shared_kib == 0
 
 
+ARC = """\
+12 1 0x01 98 26656 3934832109 1131211953
+name                            type data
+hits                            4    3017
+c_min                           4    1073741824
+c_max                           4    8589934592
+size                            4    4294967296
+"""
+
+
+def test_what_zfs_gives_back_on_demand_is_available(tmp_path: Path) -> None:
+    files = {"proc/meminfo": MEMINFO, "proc/spl/kstat/zfs/arcstats": ARC}
+    assert read_memory(write_tree(tmp_path, files)).available_kib == 24074332 + 3 * 1024**2
+    files["proc/spl/kstat/zfs/arcstats"] = ARC.replace("4294967296", "536870912")
+    assert read_memory(write_tree(tmp_path, files)).available_kib == 24074332
+
+
 def test_boot_id(tmp_path: Path) -> None:
     assert read_boot_id(tmp_path) == ""
     write_tree(tmp_path, {"proc/sys/kernel/random/boot_id": "6471100a-1b7e\n"})

@@ -23,9 +23,12 @@ def test_nothing_said() -> None:
 
 
 def test_everything_said() -> None:
-    assert settings(weight="2.5", minimum="512 MiB", maximum="2GiB", exclude="cpu memory") == (
-        GuestSettings(2.5, 512 * MIB, 2048 * MIB, frozenset({RoleName.CPU, RoleName.MEMORY}))
+    said = settings(
+        weight="2.5", minimum="512 MiB", maximum="2GiB", swap="yes", exclude="cpu memory"
     )
+    both = frozenset({RoleName.CPU, RoleName.MEMORY})
+    assert said == GuestSettings(2.5, 512 * MIB, 2048 * MIB, both, swap=True)
+    assert settings(swap="no").swap is False
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,7 @@ def test_sizes(text: str, kib: int) -> None:
         {"minimum": "0"},
         {"maximum": "-1 GiB"},
         {"exclude": "gpu"},
+        {"swap": "perhaps"},
         {"wieght": "2"},
     ],
 )
@@ -71,7 +75,8 @@ def test_minimum_above_maximum() -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        GuestSettings(weight=2.5),
+        GuestSettings(weight=2.5, swap=False),
+        GuestSettings(swap=True),
         GuestSettings(minimum_kib=512 * MIB, maximum_kib=3 * 1024 * MIB),
         GuestSettings(minimum_kib=1001, exclude=frozenset({RoleName.CPU})),
     ],

@@ -320,6 +320,25 @@ def test_who_is_fixed_and_charged_for_all_it_has(about: dict[str, object], why: 
     assert mib(seen.charge_kib) == 512
 
 
+def test_a_guest_under_a_job_is_fixed_until_it_is_over() -> None:
+    watcher = Watcher()
+    steady(watcher)
+    leaving = replace(guest(sample(300, at_s=4)), has_job=True)
+    assert watcher.see(4, leaving).fixed == "it is being migrated, dumped or saved"
+    assert watcher.see(5, guest(sample(300, at_s=5))).fixed is None
+
+
+@pytest.mark.parametrize(("word", "squeezable"), [(None, True), (True, True), (False, False)])
+def test_the_owner_knows_better_than_its_counters_whether_a_guest_has_swap(
+    word: bool | None, squeezable: bool
+) -> None:
+    watcher = Watcher()
+    about = GuestSettings(swap=word)
+    swapped = sample(300, swap_out_kib=100)
+    assert watcher.see(0, guest(swapped, settings=about)).swaps is squeezable
+    assert Watcher().see(0, guest(sample(300), settings=about)).swaps is (word is True)
+
+
 def test_a_stopped_guest_has_no_memory() -> None:
     assert Watcher().whole(0, guest(sample(300), state=GuestState.STOPPED)).guests == ()
 

@@ -17,13 +17,14 @@ class Observer:
     definition: GuestDefinition = field(default_factory=GuestDefinition)
     state: OutsideState | None = None
     at_s: int = 0
+    maximum: float = 2048
 
     def see(self, *actuals: float, **about: object) -> list[OutsideChange]:
         changes: list[OutsideChange] = []
         for actual in actuals:
             self.at_s += 1
             here = guest(
-                sample(100, actual, at_s=self.at_s),
+                sample(100, actual, self.maximum, at_s=self.at_s),
                 definition=self.definition,
                 **about,  # type: ignore[arg-type]
             )
@@ -102,3 +103,21 @@ def test_paused_late_unknown_and_restarted_guests_are_not_judged() -> None:
     assert observer.see(1024, 1024, 1024, incarnation="2") == []
     met, _ = observe(None, snapshot(0, guest(sample(100)), guest(None, "b")), {"b": 1}, 0.0)
     assert met == ()
+
+
+@pytest.mark.parametrize("size_first", [True, False])
+def test_memory_plugged_in_is_accepted_and_no_conflict(size_first: bool) -> None:
+    observer = Observer(512)
+    assert observer.see(512, 512) == []
+    early = observer.see(1536) if size_first else []
+    observer.maximum = 3072
+    assert brief([*early, *observer.see(1536, 1536)]) == [(1536, True)]
+    assert observer.target == 1536
+    assert brief(observer.see(1000)) == [(1000, False)], "what comes later is one"
+
+
+def test_memory_plugged_out_takes_the_size_along() -> None:
+    observer = Observer(1536, maximum=3072)
+    observer.see(1536)
+    observer.maximum = 2048
+    assert brief(observer.see(512, 512)) == [(512, True)]

@@ -1,4 +1,4 @@
-"""``virt-balance set``: one guest's weight, limits and exclusion, kept in its libvirt metadata."""
+"""``virt-balance set``: the owner's wishes for one guest, kept in its libvirt metadata."""
 
 import argparse
 import datetime as dt
@@ -10,6 +10,8 @@ from virtbalance.cli.errors import CommandError, UsageError
 from virtbalance.model.errors import HypervisorError
 from virtbalance.model.guest import GuestSettings, RoleName
 
+_SWAP = {"yes": True, "no": False, "auto": None}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -18,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight", metavar="W", type=weight, help="share relative to others")
     parser.add_argument("--minimum", metavar="SIZE", type=size_kib, help="smallest balloon")
     parser.add_argument("--maximum", metavar="SIZE", type=size_kib, help="largest balloon")
+    parser.add_argument(
+        "--swap",
+        choices=list(_SWAP),
+        help="whether it has swap and may be squeezed in overload (auto: if it was seen to swap)",
+    )
     parser.add_argument(
         "--exclude",
         type=RoleName,
@@ -56,6 +63,8 @@ def _changed(settings: GuestSettings, arguments: argparse.Namespace) -> GuestSet
         settings = replace(settings, minimum_kib=arguments.minimum)
     if arguments.maximum is not None:
         settings = replace(settings, maximum_kib=arguments.maximum)
+    if arguments.swap is not None:
+        settings = replace(settings, swap=_SWAP[arguments.swap])
     if arguments.include:
         settings = replace(settings, exclude=frozenset())
     if arguments.exclude:
@@ -73,6 +82,8 @@ def _words(settings: GuestSettings) -> str:
         parts.append(f"minimum {settings.minimum_kib} KiB")
     if settings.maximum_kib is not None:
         parts.append(f"maximum {settings.maximum_kib} KiB")
+    if settings.swap is not None:
+        parts.append("with swap" if settings.swap else "without swap")
     if settings.exclude:
         parts.append(f"left alone by {' and '.join(sorted(settings.exclude))}")
     if settings.revision:

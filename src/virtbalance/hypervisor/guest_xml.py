@@ -23,6 +23,7 @@ class GuestXml:
 
     definition: GuestDefinition
     maximum_kib: int
+    """As far as the balloon reaches: DIMMs that were added count, virtio-mem devices do not."""
     current_kib: int
     """Size of the balloon as libvirt last heard of it."""
     vcpus: frozenset[int]
@@ -38,7 +39,7 @@ def read_guest_xml(live: str, inactive: str | None, namespace: str) -> GuestXml:
     there, so nobody can say which are the owner's.
     """
     domain = parse(live)
-    maximum_kib = element_kib(domain.find("memory"))
+    maximum_kib = element_kib(domain.find("memory")) - _virtio_mem_kib(domain)
     return GuestXml(
         definition=GuestDefinition(
             cpuset=_cpuset(domain),
@@ -116,6 +117,11 @@ def _unswappable(domain: Element) -> str | None:
     if domain.find("launchSecurity") is not None:
         return "encrypted memory"
     return None
+
+
+def _virtio_mem_kib(domain: Element) -> int:
+    devices = domain.findall("devices/memory[@model='virtio-mem']/target/size")
+    return sum(element_kib(size) for size in devices)
 
 
 def _strict_nodes(domain: Element) -> frozenset[int] | None:

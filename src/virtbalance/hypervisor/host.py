@@ -1,10 +1,11 @@
-"""Counters of a local host from /proc and /sys: CPU time, memory, memory pressure, KSM."""
+"""Counters of a local host from /proc and /sys: CPU time, memory, memory pressure, KSM, ZFS."""
 
 import os
 from pathlib import Path
 
 from virtbalance.model.snapshot import HostMemory, PcpuSample
 
+_ARC_STATISTICS = "proc/spl/kstat/zfs/arcstats"
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -35,12 +36,19 @@ def read_memory(root: Path) -> HostMemory:
     ksm_pages = int(_text(root / "sys/kernel/mm/ksm/pages_sharing") or 0)
     return HostMemory(
         total_kib=facts["MemTotal"],
-        available_kib=facts["MemAvailable"],
+        available_kib=facts["MemAvailable"] + _zfs_reclaimable_kib(root),
         swap_free_kib=facts.get("SwapFree", 0),
         pressure_some_ratio=pressure.get("some"),
         pressure_full_ratio=pressure.get("full"),
         ksm_shared_kib=ksm_pages * os.sysconf("SC_PAGE_SIZE") // 1024,
     )
+
+
+def _zfs_reclaimable_kib(root: Path) -> int:
+    """Return how much ZFS's cache can shrink; ``MemAvailable`` knows nothing of it."""
+    rows = (line.split() for line in _text(root / _ARC_STATISTICS).splitlines())
+    facts = {row[0]: row[2] for row in rows if len(row) == 3}
+    return max(0, int(facts.get("size", 0)) - int(facts.get("c_min", 0))) // 1024
 
 
 def parse_meminfo(text: str) -> dict[str, int]:

@@ -174,6 +174,10 @@ class Link:
         statistics: Mapping[str, int] = self._domain(uuid).memoryStats()
         return statistics
 
+    def job_type(self, uuid: str) -> int:
+        """Return the ``VIR_DOMAIN_JOB_*`` type of the job that is under way."""
+        return int(self._domain(uuid).jobInfo()[0])
+
     def affinities(self, uuid: str) -> tuple[frozenset[int], ...]:
         """Return the live affinity of vCPU 0, 1, ... up to the maximum count."""
         masks = self._domain(uuid).vcpuPinInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE)

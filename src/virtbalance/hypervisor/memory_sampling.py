@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import libvirt
+
+from virtbalance.hypervisor.errors import Fault, fault_of
 from virtbalance.hypervisor.guest_reading import Guest
+from virtbalance.hypervisor.link import Link
 from virtbalance.model.snapshot import MemorySample
 
 
@@ -28,3 +32,21 @@ def late_sample(guest: Guest, last: MemorySample | None) -> MemorySample:
     if last is None:
         return MemorySample(guest.maximum_kib, guest.current_kib, late=True)
     return replace(last, late=True)
+
+
+def has_job(link: Link, uuid: str) -> bool:
+    """Return whether a migration, dump or snapshot is under way, of a guest that answers.
+
+    Until its end libvirt keeps whoever wants to change the guest waiting. (``controlInfo`` would
+    not tell: it knows of single calls only.) Where the guest comes in by migration the question is
+    refused as if there were no guest.
+    """
+    try:
+        return link.job_type(uuid) != int(libvirt.VIR_DOMAIN_JOB_NONE)
+    except libvirt.libvirtError as error:
+        match fault_of(error):
+            case Fault.UNSUPPORTED:
+                return False
+            case Fault.GONE:
+                return True
+        raise

@@ -22,7 +22,7 @@ from virtbalance.hypervisor.facts import read_facts
 from virtbalance.hypervisor.gather import Answers, Round
 from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.hypervisor.guests import Guests, names_of
-from virtbalance.hypervisor.memory_sampling import late_sample, memory_sample
+from virtbalance.hypervisor.memory_sampling import has_job, late_sample, memory_sample
 from virtbalance.hypervisor.node_memory import NodeMemory
 from virtbalance.hypervisor.processes import GuestProcess
 from virtbalance.hypervisor.remote_host import RemoteHost, ask_host
@@ -59,6 +59,7 @@ class _Answer:
 
     vcpus: tuple[VcpuSample, ...] | None = None
     memory: MemorySample | None = None
+    has_job: bool = False
 
 
 _NO_ANSWER = _Answer()
@@ -175,10 +176,11 @@ class Session:
 
     def _ask(self, guest: Guest, asks: _Wants) -> _Answer:
         with self.connection.sensing.use() as link:
-            return _Answer(
-                self._asked_vcpus.ask(link, guest) if asks.cpu else None,
-                memory_sample(guest, link.memory_statistics(guest.uuid)) if asks.memory else None,
-            )
+            vcpus = self._asked_vcpus.ask(link, guest) if asks.cpu else None
+            if not asks.memory:
+                return _Answer(vcpus)
+            memory = memory_sample(guest, link.memory_statistics(guest.uuid))
+            return _Answer(vcpus, memory, has_job(link, guest.uuid))
 
     def _note(self, guests: Mapping[str, Guest], answers: Answers[_Answer]) -> None:
         """Remember the answers for guests that will be late, and let go of guests that ended."""
@@ -187,7 +189,7 @@ class Session:
             last = self._last_answer(guests[uuid])
             self._last[uuid] = (
                 incarnation,
-                _Answer(fresh.vcpus or last.vcpus, fresh.memory or last.memory),
+                _Answer(fresh.vcpus or last.vcpus, fresh.memory or last.memory, fresh.has_job),
             )
         for uuid in answers.gone:
             self._guests.mark(uuid)
@@ -219,6 +221,7 @@ class Session:
             return None
         vcpus = threads or ()
         memory = None
+        is_busy = False
         if wants.memory or not is_local:
             answer = self._last_answer(guest)
             if wants.cpu and not is_local:
@@ -226,6 +229,7 @@ class Session:
             if wants.memory:
                 is_fresh = guest.uuid in answers.fresh and answer.memory is not None
                 memory = answer.memory if is_fresh else late_sample(guest, answer.memory)
+                is_busy = answer.has_job
         return GuestSample(
             uuid=guest.uuid,
             name=guest.name,
@@ -235,6 +239,7 @@ class Session:
             definition=guest.definition,
             vcpus=vcpus,
             memory=memory,
+            has_job=is_busy,
             memory_by_node=node_memory.get(guest.process) if guest.process else None,
         )
 

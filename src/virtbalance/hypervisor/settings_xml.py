@@ -1,8 +1,9 @@
 """The owner's wishes for a guest, kept in its libvirt metadata.
 
 For example ``<vb:guest xmlns:vb="urn:virt-balance:guest:1" weight="2" minimum="512 MiB"
-maximum="2 GiB" exclude="cpu memory"/>``. What is not said has its default; a mistake costs the
-attribute it is in, never the others, so that a typing error in ``weight`` can't undo ``exclude``.
+maximum="2 GiB" swap="yes" exclude="cpu memory"/>``. What is not said has its default; a mistake
+costs the attribute it is in, never the others, so that a typing error in ``weight`` can't undo
+``exclude``.
 """
 
 import math
@@ -55,6 +56,8 @@ def write_settings(settings: GuestSettings) -> str | None:
         attributes["minimum"] = _size(settings.minimum_kib)
     if settings.maximum_kib is not None:
         attributes["maximum"] = _size(settings.maximum_kib)
+    if settings.swap is not None:
+        attributes["swap"] = "yes" if settings.swap else "no"
     if settings.exclude:
         attributes["exclude"] = " ".join(sorted(settings.exclude))
     if settings.revision:
@@ -78,6 +81,12 @@ def _size_kib(text: str) -> int:
     return kib
 
 
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("must be yes or no")
+    return text == "yes"
+
+
 def _roles(text: str) -> frozenset[RoleName]:
     return frozenset(RoleName(word) for word in text.replace(",", " ").split())
 
@@ -93,6 +102,7 @@ _READERS: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "weight": ("weight", _weight),
     "minimum": ("minimum_kib", _size_kib),
     "maximum": ("maximum_kib", _size_kib),
+    "swap": ("swap", _yes_or_no),
     "exclude": ("exclude", _roles),
     "set": ("revision", str),
 }

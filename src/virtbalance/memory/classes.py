@@ -20,6 +20,7 @@ class Standing:
     """What is known of a guest that decides its class."""
 
     state: GuestState
+    has_job: bool
     settings: GuestSettings
     definition: GuestDefinition
     hearing: Hearing
@@ -45,8 +46,8 @@ def fixed(standing: Standing, now_s: float, settings: TrustSettings) -> str | No
         return "it has no balloon device"
     if standing.definition.unswappable:
         return f"its memory can't be given back: {standing.definition.unswappable}"
-    if standing.state is not GuestState.RUNNING:
-        return f"it is {standing.state}"
+    if standing.state is not GuestState.RUNNING or standing.has_job:
+        return f"it is {'being migrated, dumped or saved' if standing.has_job else standing.state}"
     if standing.released:
         return standing.released
     return _unheard(standing, now_s, settings) or (STUCK if standing.stuck else None)

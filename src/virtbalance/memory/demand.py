@@ -216,7 +216,7 @@ def _guest(
         soft_kib=told.needs.soft_kib,
         cache_kib=told.needs.cache_kib,
         weight=guest.settings.weight,
-        swaps=track.swapped,
+        swaps=track.swapped if guest.settings.swap is None else guest.settings.swap,
         rss_kib=sample.rss_kib,
         fixed=fixed,
         growable_only=None if fixed else classes.growable_only(standing, look.now_s, trust),
@@ -295,6 +295,7 @@ def _standing(track: Track, guest: GuestSample, hold: Hold | None, look: _Look) 
     held = hold if hold and hold.until_s > look.now_s else None
     return classes.Standing(
         state=guest.state,
+        has_job=guest.has_job,
         settings=guest.settings,
         definition=guest.definition,
         hearing=track.hearing,

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from virtbalance.model.guest import GuestState
-from virtbalance.model.snapshot import GuestSample, Snapshot
+from virtbalance.model.snapshot import GuestSample, MemorySample, Snapshot
 
 _MIB = 1024
 _MOVED_KIB = 1 * _MIB
@@ -40,7 +40,8 @@ class OutsideChange:
     expected_kib: int
     """What we had set."""
     continued: bool = False
-    """The same change as at the look before, still under way: accept the new value, no conflict."""
+    """The same change as at the look before, still under way, or memory was plugged in or out:
+    accept the new value, no conflict."""
 
     @property
     def text(self) -> str:
@@ -54,6 +55,7 @@ class Watched:
     """One balloon since its target was last set."""
 
     incarnation: str
+    maximum_kib: int
     target_kib: int
     nearest_kib: int
     """The smallest distance from the target it has had."""
@@ -89,16 +91,20 @@ def observe(
         elif guest.memory.late or guest.state is not GuestState.RUNNING:
             watched[guest.uuid] = replace(before, target_kib=target_kib)
         else:
-            after, change = _look(before, guest, target_kib, guest.memory.actual_kib)
+            after, change = _look(before, guest, target_kib, guest.memory)
             watched[guest.uuid] = after
             changes.extend([change] if change else [])
     return tuple(changes), watched
 
 
 def _look(
-    before: Watched, guest: GuestSample, target_kib: int, actual_kib: int
+    before: Watched, guest: GuestSample, target_kib: int, memory: MemorySample
 ) -> tuple[Watched, OutsideChange | None]:
     """Judge where one balloon has gone since the last look."""
+    actual_kib = memory.actual_kib
+    if before.maximum_kib != memory.maximum_kib:
+        # The balloon holds what it held, so the size has moved with the maximum.
+        return _departed(guest, target_kib, actual_kib, 0, continued=True)
     same_target = target_kib == before.target_kib
     if before.away and same_target:
         if (actual_kib - before.actual_kib) * before.away >= _MOVED_KIB:
@@ -133,11 +139,15 @@ def _departed(
 ) -> tuple[Watched, OutsideChange]:
     """Report a change; from now on the value seen is the target expected."""
     change = OutsideChange(guest.uuid, guest.name, actual_kib, target_kib, continued)
-    return Watched(guest.incarnation, actual_kib, 0, actual_kib, away), change
+    watched = _baseline(guest, actual_kib, actual_kib)
+    return replace(watched, away=away), change
 
 
 def _baseline(guest: GuestSample, target_kib: int, actual_kib: int) -> Watched:
-    return Watched(guest.incarnation, target_kib, abs(actual_kib - target_kib), actual_kib)
+    assert guest.memory is not None
+    nearest_kib = abs(actual_kib - target_kib)
+    maximum_kib = guest.memory.maximum_kib
+    return Watched(guest.incarnation, maximum_kib, target_kib, nearest_kib, actual_kib)
 
 
 def _tolerance_kib(guest: GuestSample) -> int:

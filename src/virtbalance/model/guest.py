@@ -39,6 +39,8 @@ class GuestSettings:
     """Never let the balloon grow above this (the definition's maximum is the other limit)."""
     exclude: frozenset[RoleName] = frozenset()
     """Programs that leave this guest alone."""
+    swap: bool | None = None
+    """It has swap, so that squeezing it slows it instead of killing it; ``None``: if it swapped."""
     revision: str = ""
     """When the owner set this last; a new one lifts every hold on the guest."""
 

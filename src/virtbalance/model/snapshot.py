@@ -73,6 +73,8 @@ class GuestSample:
     definition: GuestDefinition = GuestDefinition()
     vcpus: tuple[VcpuSample, ...] = ()
     memory: MemorySample | None = None
+    has_job: bool = False
+    """It is being migrated, dumped or saved: libvirt lets nobody resize it meanwhile."""
     memory_by_node: Mapping[int, int] | None = None
     """KiB by NUMA node, seldom read and only on hosts with several nodes; ``None``: unknown."""
 
@@ -93,6 +95,7 @@ class HostMemory:
 
     total_kib: int
     available_kib: int
+    """What can be had without swapping: free memory and caches that are given back on demand."""
     swap_free_kib: int = 0
     pressure_some_ratio: float | None = None
     """Share of the last 10 s in which some task waited for memory."""
