@@ -220,11 +220,31 @@ def test_without_swap_seconds_out_of_memory_are_counted() -> None:
     simulated = one(SimMemory(1024 * MIB, 512 * MIB, want=want))
     simulated.advance(30)
     truth = true(simulated)
-    assert truth.out_of_memory_s == pytest.approx(5.0)
-    assert truth.first_out_of_memory_s == pytest.approx(10.0)
-    assert 30 - truth.performance_s == pytest.approx(
-        5 * (1 - 1 / (1 + 15 * 448.72 / 900)), rel=0.01
+    # Room 451.28: it wants 400 after 0.5 s, 500 after 0.75, 900 after 1.75 s.
+    assert truth.out_of_memory_s == pytest.approx(4.25)
+    assert truth.first_out_of_memory_s == pytest.approx(10.75)
+    lost_s = sum(
+        seconds * (1 - 1 / (1 + 15 * (want_mib - 451.28) / want_mib))
+        for want_mib, seconds in ((500, 0.25), (600, 0.25), (700, 0.25), (800, 0.25), (900, 3.25))
     )
+    assert 30 - truth.performance_s == pytest.approx(lost_s, rel=1e-4)
+
+
+def test_memory_that_is_not_asked_for_yet_is_not_lacking() -> None:
+    want = Steps(((0, 100.0 * MIB), (10, 900.0 * MIB)))
+    simulated = one(SimMemory(1024 * MIB, want=want))
+    simulated.advance(11)
+    assert true(simulated).want_kib == 600 * MIB
+    assert true(simulated).performance_s == pytest.approx(11.0)
+
+
+def test_a_kernel_with_swap_keeps_a_little_usable() -> None:
+    simulated = one(wants(500, maximum_kib=1024 * MIB, swap_kib=1024 * MIB))
+    simulated.resize(G, 300 * MIB)
+    simulated.advance(30)
+    # Room 300 - 60.72; 2 % of it is usable although 260.72 are lacking.
+    assert true(simulated).usable_kib / MIB == pytest.approx(0.02 * 239.28, rel=0.01)
+    assert true(simulated).used_kib / MIB == pytest.approx(0.98 * 239.28, rel=0.01)
 
 
 def test_programs_grow_at_400_and_cache_at_100_mib_a_second() -> None:
