@@ -53,6 +53,19 @@ def test_a_thread_that_ended_is_noticed_at_the_next_look(
     threads.close()
 
 
+def test_the_others_are_still_seen_when_one_thread_has_ended(
+    sleeper: subprocess.Popen[bytes],
+) -> None:
+    threads = GuestThreads(os.getpid(), {0: threading.get_native_id()}, PROC)
+    brief = GuestThreads(sleeper.pid, {1: sleeper.pid}, PROC)
+    threads._rows += brief._rows
+    assert ([s.index for s in threads.sample()], threads.complete) == ([0, 1], True)
+    sleeper.kill()
+    sleeper.wait()
+    assert ([s.index for s in threads.sample()], threads.complete) == ([0], False)
+    threads.close()
+
+
 def test_affinity_is_looked_at_every_time(sleeper: subprocess.Popen[bytes]) -> None:
     threads = GuestThreads(sleeper.pid, {0: sleeper.pid}, PROC)
     os.sched_setaffinity(sleeper.pid, {0})

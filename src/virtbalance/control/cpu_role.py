@@ -71,6 +71,7 @@ class CpuRole:
         """Take one sample in: notice foreign pins, estimate anew."""
         now_s = snapshot.taken_ns / 1e9
         self._forget_gone(snapshot)
+        self._forget_replugged(snapshot)
         self._ownership = self._ownership.forgive(set_anew(self._snapshot, snapshot))
         changes = tuple(_foreign_pins(self._ownership, snapshot))
         ownership, events = yield_to(self._ownership.expire(now_s), changes, now_s)
@@ -177,6 +178,26 @@ class CpuRole:
             keys = [key for key in self._ownership.ours if key.uuid in gone]
             self._ownership = self._ownership.without(keys, gone)
             self._undo = {uuid: e for uuid, e in self._undo.items() if uuid not in gone}
+
+    def _forget_replugged(self, snapshot: Snapshot) -> None:
+        """Drop what is known of vCPUs that were plugged in anew: each is another thread now.
+
+        One that libvirt has given our mask again is as good as the old one.
+        """
+        if self._snapshot is None:
+            return
+        former = {
+            VcpuKey(guest.uuid, vcpu.index)
+            for guest in self._snapshot.guests
+            if guest.uuid in self._undo
+            for vcpu in guest.vcpus
+        }
+        for change in _foreign_pins(self._ownership, snapshot):
+            if change.subject not in former:
+                self._ownership = self._ownership.without([change.subject], ())
+                entry = self._undo[change.uuid]
+                vcpus = {i: v for i, v in entry.vcpus.items() if i != change.subject.vcpu}
+                self._undo[change.uuid] = Entry(entry.name, entry.incarnation, vcpus)
 
     def _accept(self, change: ForeignChange[VcpuKey, Mask]) -> None:
         """Take somebody else's mask as the new original."""

@@ -45,8 +45,8 @@ class LocalVcpus:
     def sample(self, guests: Iterable[Guest]) -> dict[str, tuple[VcpuSample, ...]]:
         """Read the threads of every guest that has known ones.
 
-        A guest missing in the answer has ended or its threads changed; it is marked to be read
-        again, as is one that has got another vCPU.
+        A guest missing in the answer has ended; it is marked to be read again, as is one that has
+        got another vCPU or lost one.
         """
         now_s = time.monotonic()
         is_watched = now_s >= self._next_watch_s
@@ -60,7 +60,7 @@ class LocalVcpus:
             try:
                 held = self._hold(guest)
                 samples[guest.uuid] = held.threads.sample()
-                if is_watched and held.watch.sees_another():
+                if not held.threads.complete or (is_watched and held.watch.sees_another()):
                     self._mark(guest.uuid)
             except OSError:
                 self._drop(guest.uuid)

@@ -34,6 +34,8 @@ class GuestThreads:
         hard one when it is met.
         """
         self.thread_ids = dict(threads)
+        self.complete = True
+        """Whether all threads were there at the last look: a vCPU may be unplugged."""
         self._rows: list[tuple[int, int, int, bool]] = []
         try:
             for index, thread_id in threads.items():
@@ -45,7 +47,7 @@ class GuestThreads:
             raise
 
     def sample(self) -> tuple[VcpuSample, ...]:
-        """Read every thread once. ProcessLookupError when one has ended.
+        """Read every thread once, save those that have ended. ProcessLookupError if all have.
 
         A host may have thousands of vCPUs and is looked at ten times a second, so the records are
         filled slot by slot: the constructor of a frozen class takes as long as the read itself.
@@ -54,15 +56,22 @@ class GuestThreads:
         read_ns = time.monotonic_ns()
         samples = []
         for index, descriptor, thread_id, realtime in self._rows:
-            run, wait, _slices = pread(descriptor, _LINE_LIMIT, 0).split()
+            try:
+                run, wait, _slices = pread(descriptor, _LINE_LIMIT, 0).split()
+                affinity = affinity_of(thread_id)
+            except ProcessLookupError:
+                continue
             sample = _new(VcpuSample)
             _set_index(sample, index)
             _set_run_ns(sample, int(run))
             _set_wait_ns(sample, int(wait))
             _set_read_ns(sample, read_ns)
-            _set_affinity(sample, frozenset(affinity_of(thread_id)))
+            _set_affinity(sample, frozenset(affinity))
             _set_realtime(sample, realtime)
             samples.append(sample)
+        self.complete = len(samples) == len(self._rows)
+        if not samples:
+            raise ProcessLookupError(errno.ESRCH, "all threads have ended")
         return tuple(samples)
 
     def close(self) -> None:
