@@ -124,6 +124,25 @@ def test_a_pin_is_seen_by_the_kernel_and_by_libvirt(host: Host) -> None:
 
 
 @pytest.mark.lab_full
+def test_pins_of_all_vcpus_leave_emulator_and_io_threads_where_they_may_run(host: Host) -> None:
+    domain = host.start("one", extra="<iothreads>1</iothreads>")
+    tasks = Path("/proc", str(host.guests.pid("one")), "task")
+    uuid, threads = host.guest("one").uuid, host.known("one").threads
+    assert threads is not None
+
+    def others() -> dict[str, set[int]]:
+        ids = {path.name for path in tasks.iterdir()} - {str(thread) for thread in threads.values()}
+        return {thread_id: os.sched_getaffinity(int(thread_id)) for thread_id in ids}
+
+    before = others()
+    pins = [Pin(VcpuKey(uuid, index), frozenset({1}), WHY) for index in (0, 1)]
+    assert {o.status for o in host.hypervisor.apply(pins, 2.0)} == {Status.DONE}
+    assert "IO iothread1" in {(tasks / i / "comm").read_text().strip() for i in before}
+    assert set(map(frozenset, others().values())) == {frozenset(os.sched_getaffinity(0))}
+    assert domain.emulatorPinInfo()[:2] == (True, True)
+
+
+@pytest.mark.lab_full
 def test_somebody_elses_pin_is_seen_in_the_next_sample(host: Host) -> None:
     host.start("one").pinVcpu(0, (False, True))
     assert host.guest("one").vcpus[0].affinity == frozenset({1})
