@@ -11,7 +11,13 @@ from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import DesiredSize, MemoryPlan, Reason
 from virtbalance.model.reservation import Reservation
-from virtbalance.model.snapshot import GuestSample, HostMemory, MemorySample, Snapshot
+from virtbalance.model.snapshot import (
+    Compartment,
+    GuestSample,
+    HostMemory,
+    MemorySample,
+    Snapshot,
+)
 from virtbalance.model.topology import flat_topology
 
 MIB = 1024
@@ -76,11 +82,19 @@ def snapshot(
     host_mib: float = 16384,
     available_mib: float = 8192,
     memory: HostMemory | None = None,
+    compartments: tuple[Compartment, ...] = (),
 ) -> Snapshot:
     """Return what is seen ``at_s`` seconds after the start."""
     host = memory or HostMemory(round(host_mib * MIB), round(available_mib * MIB))
     taken_ns = round((START_S + at_s) * 1e9)
-    return Snapshot(taken_ns, 1.8e9 + at_s, flat_topology(2), guests, memory=host)
+    return Snapshot(
+        taken_ns,
+        1.8e9 + at_s,
+        flat_topology(2),
+        guests,
+        memory=host,
+        compartments=compartments,
+    )
 
 
 @dataclass

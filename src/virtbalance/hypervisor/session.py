@@ -16,6 +16,7 @@ from virtbalance.hypervisor import host
 from virtbalance.hypervisor.apply import Applier, thread_affinity
 from virtbalance.hypervisor.calls import Callers
 from virtbalance.hypervisor.capabilities import topology_from_capabilities
+from virtbalance.hypervisor.compartments import Compartments
 from virtbalance.hypervisor.connection import Connection, local_host
 from virtbalance.hypervisor.cpu_sampling import AskedVcpus, LocalVcpus
 from virtbalance.hypervisor.facts import read_facts
@@ -78,6 +79,7 @@ class Session:
         self._local_vcpus = LocalVcpus(root / "proc", self._guests.mark)
         self._asked_vcpus = AskedVcpus()
         self._node_memory = NodeMemory(root)
+        self._compartments = Compartments(root)
         self._callers = Callers("sense", _SENSING_THREADS)
         self._last: dict[str, tuple[str, _Answer]] = {}
         self._told_failures: dict[str, str] = {}
@@ -122,6 +124,8 @@ class Session:
         has_nodes = wants.cpu and len(topology.nodes) > 1
         node_memory = self._node_memory.current(guests) if has_nodes else {}
         told = self._local_host(scope) if host_round is None else _take(host_round, end_s)
+        has_compartments = wants.memory and host_round is None
+        compartments = self._compartments.read(guests.values()) if has_compartments else ()
         answers = guest_round.finish(end_s)
         self._note(guests, answers)
         samples = [
@@ -135,6 +139,7 @@ class Session:
             guests=tuple(sample for sample in samples if sample is not None),
             pcpus=told.pcpus,
             memory=told.memory,
+            compartments=compartments,
             facts=self._current_facts(),
         )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from virtbalance.memory import budget, classes, trend
 from virtbalance.memory.claims import Needs, Situation, needs
+from virtbalance.memory.compartments import compartment_estimates, watch_compartments
 from virtbalance.memory.motion import Motion, watch
 from virtbalance.memory.reports import Hearing, Report, listen
 from virtbalance.memory.settings import DemandSettings, NeedSettings, TrustSettings
@@ -56,6 +57,8 @@ class DemandState:
     """From the look before to the latest."""
     tracks: Mapping[str, Track]
     other: budget.OtherUse = field(default_factory=budget.OtherUse)
+    others: Mapping[str, budget.OtherUse] = field(default_factory=dict)
+    """The same for compartments, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,21 @@ def estimate(
         now_s,
         settings.budget,
     )
+    others = watch_compartments(
+        state.others if state else {},
+        snapshot.compartments,
+        {uuid: track.sample for uuid, track in tracks.items()},
+        now_s,
+        settings.budget,
+    )
     whole = _whole(snapshot.memory, guests, tracks, other, reservations, look)
-    return whole, DemandState(now_s, look.passed_s, tracks, other)
+    takes = {
+        guest.uuid: guest.charge_kib + _overhead_kib(tracks[guest.uuid], settings)
+        for guest in guests
+    }
+    inside = compartment_estimates(snapshot.compartments, others, takes, settings.budget)
+    after = DemandState(now_s, look.passed_s, tracks, other, others)
+    return replace(whole, compartments=inside), after
 
 
 def _look(state: DemandState | None, now_s: float, settings: DemandSettings) -> _Look:
@@ -318,7 +334,7 @@ def _whole(
     look: _Look,
 ) -> MemoryEstimate:
     settings = look.settings.budget
-    overheads = sum(max(track.overhead_kib, settings.overhead_kib) for track in tracks.values())
+    overheads = sum(_overhead_kib(track, look.settings) for track in tracks.values())
     charges = sum(guest.charge_kib for guest in guests)
     other_kib = round(other.peak_kib)
     budget_kib = budget.budget_kib(host, other_kib, overheads, charges, settings)
@@ -340,6 +356,10 @@ def _whole(
         reserved_free_kib=min(max(0, free_kib), reserved_kib),
         withheld_kib=withheld_kib,
     )
+
+
+def _overhead_kib(track: Track, settings: DemandSettings) -> int:
+    return max(track.overhead_kib, settings.budget.overhead_kib)
 
 
 def _minimum_kib(guest: GuestSample, maximum_kib: int, need: NeedSettings) -> int:

@@ -16,12 +16,16 @@ from virtbalance.model.plan import Amendment, Resize
 
 def grow(wishes: Sequence[Wish], scene: Scene) -> list[Resize | Amendment]:
     """Return a step, or why there is none, for guests that should be larger; neediest first."""
-    granted_kib = _share_out(wishes, scene)
+    granted_kib = _share_out(wishes, scene.free_kib, scene)
+    for room in scene.rooms:
+        inside = [wish for wish in wishes if wish.guest.uuid in room.guests]
+        for uuid, kib in _share_out(inside, room.free_kib, scene).items():
+            granted_kib[uuid] = min(granted_kib[uuid], kib)
     order = sorted(wishes, key=lambda w: (-_missing_kib(w) // 1024, _size_per_weight(w)))
     return [_grant(wish, granted_kib[wish.guest.uuid], scene) for wish in order]
 
 
-def _share_out(wishes: Sequence[Wish], scene: Scene) -> dict[str, int]:
+def _share_out(wishes: Sequence[Wish], free_kib: int, scene: Scene) -> dict[str, int]:
     """Divide what is free: hard needs first, and the rest only once these are met."""
     has_kib = {w.guest.uuid: w.guest.committed_kib for w in wishes}
     for want in (_urgent_kib, _whole_kib):
@@ -35,7 +39,7 @@ def _share_out(wishes: Sequence[Wish], scene: Scene) -> dict[str, int]:
             for w in wishes
         ]
         before_kib = sum(w.guest.committed_kib for w in wishes)
-        has_kib, _ = fill(spans, before_kib + max(0, scene.free_kib))
+        has_kib, _ = fill(spans, before_kib + max(0, free_kib))
     return has_kib
 
 

@@ -5,7 +5,7 @@ now: who gives how much (``shrink``), who gets how much (``grow``), and what is 
 the policy says, and however often it changes its mind:
 
 - what is committed, even if every balloon reached its target, stays within the budget, or does
-  not rise while it is above;
+  not rise while it is above; so it does in every compartment of the host's memory;
 - nobody is taken below its minimum, nor below what it uses with head-room, nor raised above its
   maximum, and nothing is taken that is not usable;
 - a guest whose size somebody else has set is not shrunk while it is held, but fed where urgent.
@@ -59,7 +59,9 @@ def guard(
     pasts = {g.uuid: _recalled(state.guests.get(g.uuid), g, now_s) for g in estimate.resizable}
     smaller = [wish for wish in wishes if wish.size_kib < wish.guest.target_kib]
     larger = [wish for wish in wishes if wish.size_kib > wish.guest.target_kib]
-    shrunk = [shrink(wish, pasts[wish.guest.uuid], scene) for wish in smaller]
+    shrunk = [
+        shrink(wish, pasts[wish.guest.uuid], scene.around(wish.guest.uuid)) for wish in smaller
+    ]
     grown = grow(larger, scene)
     done = [*shrunk, *grown]
     actions = [step for step in done if isinstance(step, Resize)]

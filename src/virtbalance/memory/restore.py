@@ -1,6 +1,6 @@
 """What to set guests back to when the coordinator ends, as far as that harms nobody."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from virtbalance.memory.allocation import Span, fill
 from virtbalance.memory.settings import GuardSettings
@@ -33,13 +33,22 @@ def restore(
         for guest in larger
     ]
     free_kib = max(0, estimate.budget_kib - estimate.committed_kib)
-    grown, _ = fill(spans, sum(span.low_kib for span in spans) + free_kib)
+    grown = _filled(spans, free_kib)
+    for compartment in estimate.compartments:
+        inside = [g.committed_kib for g in estimate.resizable if g.uuid in compartment.guests]
+        free_kib = max(0, compartment.budget_kib - sum(inside))
+        within = _filled([span for span in spans if span.uuid in compartment.guests], free_kib)
+        grown |= {uuid: min(kib, grown[uuid]) for uuid, kib in within.items()}
     sizes.update({uuid: min(kib, originals_kib[uuid]) for uuid, kib in grown.items()})
     return tuple(
         _resize(guest, sizes[guest.uuid], originals_kib[guest.uuid])
         for guest in (*smaller, *larger)
         if _worth_it(guest, sizes[guest.uuid], originals_kib[guest.uuid], settings)
     )
+
+
+def _filled(spans: Sequence[Span], free_kib: int) -> dict[str, int]:
+    return fill(spans, sum(span.low_kib for span in spans) + free_kib)[0]
 
 
 def _worth_it(

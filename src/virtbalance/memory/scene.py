@@ -1,12 +1,16 @@
 """What the guard's steps of one tick have in common: how urgent things are, and what is free."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from virtbalance.memory.host_state import HostState
 from virtbalance.memory.settings import GuardSettings
 from virtbalance.model.hold import Hold
-from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
+from virtbalance.model.memory_estimate import (
+    CompartmentEstimate,
+    GuestMemoryEstimate,
+    MemoryEstimate,
+)
 from virtbalance.model.plan import Amendment, Reason, Resize
 
 _MIB = 1024
@@ -24,6 +28,18 @@ class Wish:
     def urgent_kib(self) -> int:
         """The part of the wish that is hard need."""
         return min(self.guest.hard_kib, self.size_kib)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A compartment, as the guard sees it."""
+
+    name: str
+    free_kib: int
+    """What can be given inside it; negative: there is none."""
+    starving: bool
+    """Hard needs inside exceed that, or what is there is too much."""
+    guests: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,12 @@ class Scene:
     """How fast the guest with the smallest size per weight swaps in."""
     holds: Mapping[str, Hold]
     settings: GuardSettings
+    rooms: tuple[Room, ...] = ()
+
+    def around(self, uuid: str) -> "Scene":
+        """Return the scene as it is for one guest: it may starve in its compartment alone."""
+        starving = any(room.starving for room in self.rooms if uuid in room.guests)
+        return replace(self, starving=True) if starving else self
 
     @property
     def calm(self) -> bool:
@@ -67,8 +89,6 @@ def set_scene(
     red_kib = round(settings.red_reserve_ratio * estimate.reserve_kib)
     there_kib = estimate.host.available_kib - red_kib - estimate.withheld_kib
     free_kib = min(beyond_kib, there_kib)
-    urgent = (wish.urgent_kib - wish.guest.committed_kib for wish in wishes)
-    starving_kib = sum(kib for kib in urgent if kib > settings.urgent_band_kib)
     unfree_kib = estimate.reserved_kib - estimate.reserved_free_kib
     # Nobody is brought into distress for a guest that is not there yet.
     whole_kib = estimate.budget_kib + estimate.withheld_kib
@@ -79,14 +99,35 @@ def set_scene(
         interval_s=estimate.interval_s,
         state=state,
         free_kib=free_kib,
-        starving=starving_kib > max(0, free_kib) or unfree_kib > 0,
+        starving=_starving_kib(wishes, settings) > max(0, free_kib) or unfree_kib > 0,
         critical=state is HostState.RED
         or excess_kib > settings.critical_ratio * estimate.host.total_kib,
         overload=sum(g.hard_kib for g in guests) > whole_kib,
         poorest_swap_in_kib_s=poorest.swap_in_kib_s if poorest else 0.0,
         holds=holds,
         settings=settings,
+        rooms=tuple(_room(c, wishes, guests, settings) for c in estimate.compartments),
     )
+
+
+def _room(
+    compartment: CompartmentEstimate,
+    wishes: list[Wish],
+    guests: tuple[GuestMemoryEstimate, ...],
+    settings: GuardSettings,
+) -> Room:
+    inside = [wish for wish in wishes if wish.guest.uuid in compartment.guests]
+    committed_kib = sum(g.committed_kib for g in guests if g.uuid in compartment.guests)
+    free_kib = compartment.budget_kib - committed_kib
+    excess_kib = settings.critical_ratio * compartment.budget_kib
+    starving = _starving_kib(inside, settings) > max(0, free_kib) or -free_kib > excess_kib
+    return Room(compartment.name, free_kib, starving, compartment.guests)
+
+
+def _starving_kib(wishes: list[Wish], settings: GuardSettings) -> int:
+    """Return how much hard need is not met."""
+    urgent = (wish.urgent_kib - wish.guest.committed_kib for wish in wishes)
+    return sum(kib for kib in urgent if kib > settings.urgent_band_kib)
 
 
 def resize(wish: Wish, target_kib: int, limit: str) -> Resize:

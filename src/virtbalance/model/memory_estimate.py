@@ -61,6 +61,19 @@ class GuestMemoryEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class CompartmentEstimate:
+    """What a part of the host's memory can give to the guests that can't leave it."""
+
+    name: str
+    budget_kib: int
+    """What those of them that can be resized may have in sum."""
+    pool_kib: int
+    """What stays free in it before anybody is given memory for cache alone."""
+    guests: frozenset[str]
+    """UUIDs."""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """All guests, sorted by UUID, and what the host can give them."""
 
@@ -75,6 +88,7 @@ class MemoryEstimate:
     """What stays free on the host before anybody is given memory for cache alone."""
     interval_s: float = 0.0
     """Time since the previous look; 0 at the first."""
+    compartments: tuple[CompartmentEstimate, ...] = ()
     reserved_kib: int = 0
     """Asked to be kept free for guests to come."""
     reserved_free_kib: int = 0

@@ -104,6 +104,17 @@ class HostMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Compartment:
+    """A part of the host's memory that some guests can't leave: NUMA nodes, a limited group."""
+
+    name: str
+    total_kib: int
+    available_kib: int
+    guests: frozenset[str]
+    """UUIDs of those who have no memory elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostFact:
     """Something about the host that its owner should know, said once."""
 
@@ -121,4 +132,5 @@ class Snapshot:
     guests: tuple[GuestSample, ...]
     pcpus: tuple[PcpuSample, ...] = ()
     memory: HostMemory | None = None
+    compartments: tuple[Compartment, ...] = ()
     facts: tuple[HostFact, ...] = ()

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtbalance.memory.allocation import (
-    Allocation,
     Claim,
     Limit,
     Overload,
     Share,
     Standing,
-    allocate,
 )
+from virtbalance.memory.confined import ConfinedAllocation, allocate_confined
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import DesiredSize, Figure, MemoryPlan, Reason
 
@@ -50,7 +49,7 @@ class Fair:
         # Guests that may not shrink keep what they have, as long as all that fits.
         keep = estimate.committed_kib <= estimate.budget_kib
         claims = [_claim(guest, keep=keep) for guest in guests]
-        allocation = allocate(claims, estimate.budget_kib, estimate.pool_kib, config.overload)
+        allocation = allocate_confined(claims, estimate, config.overload)
         sizes = (_wish(guest, allocation, estimate.budget_kib) for guest in guests)
         return MemoryPlan(tuple(sizes)), state
 
@@ -71,8 +70,12 @@ def _standing(guest: GuestMemoryEstimate, hard_kib: int) -> Standing:
     return Standing.MET if hard_kib <= guest.committed_kib * _ENOUGH_RATIO else Standing.KNOWN
 
 
-def _wish(guest: GuestMemoryEstimate, allocation: Allocation, budget_kib: int) -> DesiredSize:
+def _wish(guest: GuestMemoryEstimate, confined: ConfinedAllocation, budget_kib: int) -> DesiredSize:
+    allocation = confined.whole
     share = allocation.shares[guest.uuid]
+    compartment = confined.limited_by.get(guest.uuid)
+    if compartment:
+        budget_kib = compartment.budget_kib
     figures: dict[str, Figure] = {
         "guest": guest.guest_name,
         "need_mib": guest.hard_kib // _MIB,
@@ -84,6 +87,7 @@ def _wish(guest: GuestMemoryEstimate, allocation: Allocation, budget_kib: int) -
         "weight": guest.weight,
         "size_mib": share.size_kib // _MIB,
         "budget_mib": budget_kib // _MIB,
+        "place": f" in {compartment.name}" if compartment else "",
         "tier": allocation.tier,
         "level_mib": None if allocation.level_kib is None else round(allocation.level_kib / _MIB),
         "limit": share.limit,
@@ -91,7 +95,7 @@ def _wish(guest: GuestMemoryEstimate, allocation: Allocation, budget_kib: int) -
     }
     template = (
         "it uses {used_mib} MiB, soon {lead_mib} more, and needs {need_mib}; "
-        "may have {size_mib} of {budget_mib}: {why}"
+        "may have {size_mib} of {budget_mib}{place}: {why}"
     )
     return DesiredSize(guest.uuid, share.size_kib, Reason("fair", template, figures))
 
