@@ -54,6 +54,7 @@ def wants(mib: float, **others: object) -> SimMemory:
 
 def test_an_idle_guest_of_512_mib_uses_306() -> None:
     simulated = one(SimMemory(maximum_kib=2048 * MIB, balloon_kib=512 * MIB))
+    simulated.advance(3)
     memory = seen(simulated)
     assert memory.unused_kib is not None
     assert memory.usable_kib is not None
@@ -259,8 +260,10 @@ def test_programs_grow_at_400_and_cache_at_100_mib_a_second() -> None:
 def test_cache_yields_to_programs_at_once_and_returns_slowly() -> None:
     want = Steps(((0, 100.0 * MIB), (10, 800.0 * MIB), (20, 100.0 * MIB)))
     simulated = one(SimMemory(1024 * MIB, want=want, cache_kib=600.0 * MIB))
+    assert true(simulated).cache_kib == 0
+    simulated.advance(6)
     assert true(simulated).cache_kib == 600 * MIB
-    simulated.advance(15)
+    simulated.advance(9)
     assert true(simulated).used_kib == 800 * MIB
     assert true(simulated).cache_kib / MIB == pytest.approx(163.3, abs=0.1)
     simulated.advance(7)
@@ -354,8 +357,9 @@ def test_over_use_of_the_host_slows_everyone_and_shows_as_pressure() -> None:
 def test_a_surge_of_the_hosts_own_use_takes_from_what_is_available() -> None:
     machine = SimMachine(other_memory=Steps(((0, 1024.0 * MIB), (5, 5120.0 * MIB))))
     simulated = SimulatedHost(machine, [guest(0, memory=SimMemory())])
+    simulated.advance(4)
     before = of_host(simulated).available_kib
-    simulated.advance(6)
+    simulated.advance(2)
     assert before - of_host(simulated).available_kib == 4096 * MIB
 
 

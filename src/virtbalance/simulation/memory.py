@@ -5,7 +5,8 @@ so programs have room = C - reserve:
 
     want      grows at 400 MiB/s at most, as fast as memory is allocated; falls at once
     used      follows want, at 400 MiB/s, and is never above room
-    cache     fills what room is left at 100 MiB/s up to its own want; yields at once
+    cache     is empty at the start, fills what room is left at 100 MiB/s up to its own want;
+              yields at once
     shortfall = max(0, want - room) / want
     speed     = 1 / (1 + 15 x shortfall), of full speed; without swap (or with swap full) these
                 seconds also count as out of memory
@@ -89,7 +90,7 @@ class GuestMemory:
         self.actual_kib = float(memory.maximum_kib) if booting else first_kib
         self._curve_kib = self.want_kib = memory.want.kib(0.0)
         self._used_kib = min(self.want_kib, self._room_kib)
-        self._cache_kib = min(memory.cache_kib, self._room_kib - self._used_kib)
+        self._cache_kib = 0.0
         self.touched_kib = self._reserve_kib + self._used_kib + self._cache_kib
         self._swapped_kib = self._swap_in_kib = self._swap_out_kib = self._faults = 0.0
         self._performance_ratio, self._performance_s = 1.0, 0.0
