@@ -10,7 +10,7 @@ from tests.cli.test_bad_input import call
 from tests.cli.test_programs import HOST, POLICY
 from tests.control.programs import affinities, cpu_role, run
 from virtbalance.control.settings import CpuSettings, loop_settings, watching
-from virtbalance.cpu.promise import promise
+from virtbalance.cpu.promise import Promise, entitlement_now, promise
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.plan import CpuPlan, Pin, Reason
 from virtbalance.model.tick import Tick
@@ -44,6 +44,11 @@ def planned(tmp_path: Path) -> Tick:
     return tick
 
 
+def promised(tick: Tick) -> Promise:
+    assert isinstance(tick.estimate, CpuEstimate)
+    return promise(tick.estimate, entitlement_now(tick.estimate), tick.verdict.actions)
+
+
 def test_watching_looks_as_often_as_the_program_does() -> None:
     usual = loop_settings(CpuSettings(period_s=1.0), ticks=None)
     longer = watching(usual, 12.0)
@@ -54,8 +59,7 @@ def test_watching_looks_as_often_as_the_program_does() -> None:
 
 def test_a_plan_in_lines(tmp_path: Path) -> None:
     tick = planned(tmp_path)
-    assert isinstance(tick.estimate, CpuEstimate)
-    assert plan_lines(tick, promise(tick.estimate, tick.verdict.actions)) == [
+    assert plan_lines(tick, promised(tick)) == [
         "move-out, after 5 s: 1 pin",
         "  pCPU  can give  owes  then",
         "  0         1.00  1.38  0.92",
@@ -69,20 +73,18 @@ def test_a_plan_in_lines(tmp_path: Path) -> None:
 
 def test_a_plan_as_an_object(tmp_path: Path) -> None:
     tick = planned(tmp_path)
-    assert isinstance(tick.estimate, CpuEstimate)
-    document = plan_object(tick, promise(tick.estimate, tick.verdict.actions))
-    promised = document["promise"]
-    assert promised["before"]["shortfall_pcpus"] == pytest.approx(0.38, abs=0.005)
-    assert promised["after"]["shortfall_pcpus"] == 0.0
-    assert [row["load_after"] for row in promised["pcpus"]] == pytest.approx([0.92, 0.46], abs=0.01)
+    document = plan_object(tick, promised(tick))
+    told = document["promise"]
+    assert told["before"]["shortfall_pcpus"] == pytest.approx(0.38, abs=0.005)
+    assert told["after"]["shortfall_pcpus"] == 0.0
+    assert [row["load_after"] for row in told["pcpus"]] == pytest.approx([0.92, 0.46], abs=0.01)
     assert document["actions"][0]["status"] == "planned"
 
 
 def test_of_many_pcpus_those_that_change_most(tmp_path: Path) -> None:
     wide = host(40, 2, load=loop(0.46), pins=[30, 31])
     (tick,) = run(wide, cpu_role(MoveOut()), tmp_path, 1, dry_run=True).ticks
-    assert isinstance(tick.estimate, CpuEstimate)
-    lines = plan_lines(tick, promise(tick.estimate, tick.verdict.actions))
+    lines = plan_lines(tick, promised(tick))
     shown = [line.split()[0] for line in lines if line.endswith("0.46") or "0.46  0.00" in line]
     assert shown == ["1", "9", "30", "31"]
     assert "  … and 16 more" in lines

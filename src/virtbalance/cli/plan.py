@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Watch, decide once, change nothing; print the plan."""
     from virtbalance.cli.assembly import connected, dry_tick, role_maker
-    from virtbalance.cpu.promise import promise
+    from virtbalance.cpu.promise import entitlement_now, promise
     from virtbalance.model.cpu_estimate import CpuEstimate
     from virtbalance.telemetry.plan_json import plan_object
     from virtbalance.ui.plan import plan_lines
@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"watching for {arguments.watch:g} s", file=sys.stderr, flush=True)
         tick = dry_tick(hypervisor, make_role(hypervisor.host_id), program, arguments.watch)
     assert isinstance(tick.estimate, CpuEstimate)
-    promised = promise(tick.estimate, tick.verdict.actions)
+    entitled = entitlement_now(tick.estimate)
+    promised = promise(tick.estimate, entitled, tick.verdict.actions)
     if arguments.json:
         print(json.dumps(plan_object(tick, promised)))
     else:

@@ -42,9 +42,10 @@ class Promise:
     after: Service
 
 
-def promise(estimate: CpuEstimate, actions: Iterable[Action]) -> Promise:
+def promise(
+    estimate: CpuEstimate, entitled: Mapping[VcpuKey, float], actions: Iterable[Action]
+) -> Promise:
     """Return how everybody is served now, and would be after these actions."""
-    entitled = entitlement_now(estimate)
     return Promise(
         before=_service(estimate, entitled),
         after=_service(placed(estimate, actions), entitled),
