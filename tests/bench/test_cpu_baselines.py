@@ -61,6 +61,12 @@ def test_threshold_maps_vcpu_j_of_every_guest_to_pcpu_j() -> None:
     assert once(Threshold(), estimate) == {"a": 0, "a1": 1, "a2": 0, "b": 0}
 
 
+def test_threshold_may_count_on_from_guest_to_guest() -> None:
+    estimate = guests(2, [(0.5, None)], [(0.5, None)], [(0.5, None)] * 2)
+    plan, _ = Threshold().decide(None, estimate, Threshold.Config(count_on=True), 0.0)
+    assert homes(plan) == {"a": 0, "b": 1, "c": 0, "c1": 1}
+
+
 def test_threshold_swaps_busiest_and_freest() -> None:
     """Averages 0.6, 0.3, 0.1: everything on 0 and 2 changes places."""
     estimate = cpu(3, (0.8, 0), (0.4, 0), (0.3, 1), (0.1, 2))

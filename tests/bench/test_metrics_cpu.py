@@ -148,3 +148,33 @@ def test_estimated_demand_is_held_against_the_true_one() -> None:
     ticks = [replace(note(at), demand={key: value}) for at, value in ((1.0, 0.4), (2.0, 0.7))]
     recording = cpu_recording({"a": [0.5] * 3}, {"a": [0]}, ticks=ticks)
     assert value(recording, "demand_error") == pytest.approx(0.15)
+
+
+def test_misplaced_is_what_lies_beyond_a_pcpu() -> None:
+    """0.8 and 0.6 on pCPU 0, 0.2 on pCPU 1, and 0.6 that may run on both: 0.4 of 2.0 too much."""
+    recording = cpu_recording(
+        {"a": [0.5] * 2, "b": [0.5] * 2, "c": [0.2] * 2, "d": [0.6] * 2},
+        {"a": [0], "b": [0], "c": [1], "d": [0, 1]},
+        demand={"a": 0.8, "b": 0.6, "c": 0.2, "d": 0.4},
+    )
+    assert value(recording, "misplaced_percent") == pytest.approx(20.0)
+
+
+def test_nothing_is_misplaced_where_sets_hold_it() -> None:
+    """Four of 0.9 on sets of two: the kernel can serve them; three pinned to two can't be."""
+    four = {name: [0.9] * 2 for name in "abcd"}
+    sets = {"a": [0, 1], "b": [0, 1], "c": [2, 3], "d": [2, 3]}
+    assert value(cpu_recording(four, sets, pcpus=4), "misplaced_percent") == pytest.approx(0.0)
+    sets["c"] = [0, 1]
+    recording = cpu_recording(four, sets, pcpus=4)
+    assert value(recording, "misplaced_percent") == pytest.approx(0.7 / 3.6 * 100)
+
+
+def test_smt_siblings_can_do_less_together() -> None:
+    """Two of 0.9 on one core of two threads: 2 x 0.62 is what it can do."""
+    recording = cpu_recording(
+        {"a": [0.9] * 2, "b": [0.9] * 2},
+        {"a": [0], "b": [2]},
+        topology=layered_topology(cores=2, threads=2),
+    )
+    assert value(recording, "misplaced_percent") == pytest.approx((1.8 - 1.24) / 1.8 * 100)

@@ -5,7 +5,8 @@ pCPU, arrears of arrivals included; *entitled* is its weighted max-min share of 
 *got* is work done, in pCPUs of speed 1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from virtbalance.bench.metrics import Better, Metric
 from virtbalance.bench.metrics_common import COMMON_METRICS
 from virtbalance.bench.recording import Floats, Mask, Recording
-from virtbalance.bench.sharing import best_partition, entitled, jain
+from virtbalance.bench.sharing import best_partition, entitled, filled, jain
 from virtbalance.model.guest import VcpuKey
 
 _BLOCK_S = 10.0
@@ -170,42 +171,101 @@ class _Fairness:
         return self.steps_s @ self.got, self.steps_s @ self.entitled
 
 
+@lru_cache(maxsize=1)
+def _fairness(recording: Recording) -> _Fairness:
+    return _Fairness(recording)
+
+
 def host_capacity(recording: Recording) -> float:
     """Return what all pCPUs can do together, full SMT pairs included."""
-    topology, smt_ratio = recording.facts.topology, recording.facts.smt_ratio
-    cores: dict[int, list[float]] = {}
-    for cpu in topology.usable:
-        pcpu = topology.by_id[cpu]
-        cores.setdefault(pcpu.core, []).append(pcpu.speed_ratio)
-    return sum(sum(speeds) * (1.0 if len(speeds) == 1 else smt_ratio) for speeds in cores.values())
+    return sum(together for _, _, together in _cores(recording))
 
 
 def _jain(recording: Recording) -> float | None:
-    satisfaction = _Fairness(recording).satisfaction
+    satisfaction = _fairness(recording).satisfaction
     rows = [row[~np.isnan(row)] for row in satisfaction]
     return float(np.mean([jain(row) for row in rows if len(row)])) if rows else None
 
 
 def _jain_run(recording: Recording) -> float | None:
-    got, owed = _Fairness(recording).totals()
+    got, owed = _fairness(recording).totals()
     wanting = owed > 1e-6
     return jain(got[wanting] / owed[wanting]) if wanting.any() else None
 
 
 def _max_min_error(recording: Recording) -> float | None:
-    got, owed = _Fairness(recording).totals()
+    got, owed = _fairness(recording).totals()
     return float(np.abs(got - owed).sum() / (2 * owed.sum()) * 100) if owed.sum() else None
 
 
 def _shortfall(recording: Recording) -> float | None:
-    fairness = _Fairness(recording)
+    fairness = _fairness(recording)
     owed = fairness.entitled.sum()
     lacking = np.maximum(0.0, fairness.entitled - fairness.got).sum()
     return float(lacking / owed * 100) if owed else None
 
 
+def _misplaced(recording: Recording) -> float | None:
+    """Return the entitlement that lies on pCPUs beyond what they can do, in % of all."""
+    owed = _fairness(recording).entitled
+    cores = _cores(recording)
+    beyond = sum(
+        _beyond(_laid_out(row, masks, recording), cores)
+        for row, masks in zip(owed, recording.masks, strict=True)
+    )
+    total = float(owed.sum())
+    return beyond / total * 100 if total else None
+
+
+Core = tuple[npt.NDArray[np.intp], Floats, float]
+"""Columns of its pCPUs, what each can do alone, and what they can do together."""
+
+
+def _cores(recording: Recording) -> tuple[Core, ...]:
+    topology, smt_ratio = recording.facts.topology, recording.facts.smt_ratio
+    columns: dict[int, list[int]] = {}
+    for column, cpu in enumerate(recording.cpus):
+        if cpu in topology.usable:
+            columns.setdefault(topology.by_id[cpu].core, []).append(column)
+    cores = []
+    for here in columns.values():
+        speeds = np.array([topology.by_id[recording.cpus[c]].speed_ratio for c in here])
+        together = float(speeds.sum()) * (1.0 if len(here) == 1 else smt_ratio)
+        cores.append((np.array(here, np.intp), speeds, together))
+    return tuple(cores)
+
+
+def _beyond(load: Floats, cores: Sequence[Core]) -> float:
+    return sum(
+        max(
+            float(np.maximum(0.0, load[here] - speeds).sum()),
+            float(load[here].sum()) - together,
+            0.0,
+        )
+        for here, speeds, together in cores
+    )
+
+
+def _laid_out(owed: Floats, masks: Mapping[VcpuKey, Mask], recording: Recording) -> Floats:
+    """Return the load of each pCPU; who may run on several fills up the lowest, narrow masks first.
+
+    That is the best the kernel could do where masks hold each other or have nothing in common.
+    """
+    columns = {cpu: column for column, cpu in enumerate(recording.cpus)}
+    wanted: dict[Mask, float] = {}
+    for key, share in zip(recording.vcpus, owed.tolist(), strict=True):
+        if share > 0 and key in masks:
+            wanted[masks[key]] = wanted.get(masks[key], 0.0) + share
+    load = np.zeros(len(columns))
+    for mask, amount in sorted(wanted.items(), key=lambda item: (len(item[0]), sorted(item[0]))):
+        where = [columns[cpu] for cpu in sorted(mask) if cpu in columns]
+        if where:
+            load[where] = filled(load[where], amount)
+    return load
+
+
 def _worst(recording: Recording) -> Floats:
-    satisfaction = _Fairness(recording).satisfaction
+    satisfaction = _fairness(recording).satisfaction
     rows = satisfaction[~np.isnan(satisfaction).all(axis=1)]
     return np.asarray(np.nanmin(rows, axis=1)) if len(rows) else np.zeros(0)
 
@@ -221,7 +281,7 @@ def _worst_p1(recording: Recording) -> float | None:
 
 
 def _throughput(recording: Recording) -> float | None:
-    fairness = _Fairness(recording)
+    fairness = _fairness(recording)
     owed = fairness.entitled.sum()
     return float(fairness.got.sum() / owed) if owed else None
 
@@ -360,6 +420,14 @@ CPU_METRICS = (
         "entitlement not delivered, of all entitlement",
         _shortfall,
         headline=True,
+        significant=0.05,
+    ),
+    Metric(
+        "misplaced_percent",
+        "%",
+        Better.LOWER,
+        "entitlement on pCPUs that can't deliver it, of all: what placement alone loses",
+        _misplaced,
         significant=0.05,
     ),
     Metric(

@@ -109,9 +109,9 @@ class HostFacts:
     """By guest name: the owner's minimum."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """One run, or a part of it."""
+    """One run, or a part of it; compared by identity, so that what is made of it can be kept."""
 
     facts: HostFacts
     times_s: Floats

@@ -43,12 +43,19 @@ def entitled(
     by_guest = np.zeros(len(weight))
     np.add.at(by_guest, owners, demand)
     shares = max_min(by_guest, weight, capacity)
-    result = np.empty_like(demand)
-    for guest, share in enumerate(shares):
+    result = demand.copy()
+    for guest in np.flatnonzero(shares < by_guest):
         own = owners == guest
-        if own.any():
-            result[own] = max_min(demand[own], np.ones(int(own.sum())), float(share))
+        result[own] = max_min(demand[own], np.ones(int(own.sum())), float(shares[guest]))
     return result
+
+
+def filled(heights: Floats, amount: float) -> Floats:
+    """Return the heights once so much has been poured onto the lowest, as water is."""
+    order = np.sort(heights)
+    levels = (amount + np.cumsum(order)) / np.arange(1, len(order) + 1)
+    level = levels[np.flatnonzero(levels >= order)[-1]]
+    return np.asarray(np.maximum(heights, level))
 
 
 def jain(values: Floats) -> float:

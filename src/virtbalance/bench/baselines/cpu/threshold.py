@@ -8,8 +8,8 @@ So it can't balance, because a swap only renames pCPUs; it reads a crowded pCPU 
 vCPUs that compete read 1/n each; and it moves a lone busy vCPU every period for ever.
 """
 
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from virtbalance.bench.baselines.cpu.placement import Placement, current, movable, pcpus, plan, uses
 from virtbalance.model.cpu_estimate import CpuEstimate
@@ -23,23 +23,35 @@ class Threshold:
 
     name = "threshold"
 
+    @dataclass(frozen=True, slots=True)
+    class Config:
+        """How it begins."""
+
+        count_on: bool = False
+        """Go on counting from guest to guest, where the original puts all guests of one vCPU on
+        the first pCPU: shows what its swaps alone do to an even start."""
+
     def decide(
-        self, state: int | None, estimate: CpuEstimate, config: Any, now_s: float
+        self, state: int | None, estimate: CpuEstimate, config: Config | None, now_s: float
     ) -> tuple[CpuPlan, int]:
         """Map anew if the number of guests changed, otherwise swap if any pCPU is busy."""
-        del config, now_s
+        del now_s
         guests = len({vcpu.key.uuid for vcpu in estimate.vcpus})
-        placement = _mapped(estimate) if guests != state else _swapped(estimate)
+        if guests == state:
+            placement = _swapped(estimate)
+        else:
+            placement = _mapped(estimate, count_on=config is not None and config.count_on)
         return plan(estimate, placement, self.name), guests
 
 
-def _mapped(estimate: CpuEstimate) -> Placement:
+def _mapped(estimate: CpuEstimate, *, count_on: bool) -> Placement:
     cpus = pcpus(estimate)
     placement: Placement = {}
     counted: dict[str, int] = {}
     for vcpu in movable(estimate):
-        number = counted.get(vcpu.key.uuid, 0)
-        counted[vcpu.key.uuid] = number + 1
+        counter = "" if count_on else vcpu.key.uuid
+        number = counted.get(counter, 0)
+        counted[counter] = number + 1
         placement[vcpu.key] = cpus[number % len(cpus)]
     return placement
 
