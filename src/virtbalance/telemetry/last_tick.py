@@ -11,6 +11,10 @@ from virtbalance.model.guest import RoleName
 from virtbalance.model.tick import Event, Tick
 from virtbalance.telemetry.tick_json import event_object, tick_object
 
+_SUBJECTS = {"resize": "memory", "set-stats-period": "statistics"}
+_EARLIER = 4
+"""Changes of a balloon that are remembered besides the latest."""
+
 
 class LastTick:
     """Keeps a file with the last tick, the state of the connection and counts of events.
@@ -47,11 +51,19 @@ class LastTick:
         self._write()
 
     def _keep_changes(self, tick: Tick, document: dict[str, Any]) -> None:
-        """Keep the latest change of every vCPU and balloon, as long as its guest is there."""
+        """Keep the latest change of every vCPU and balloon, as long as its guest is there.
+
+        A balloon's has some before it as well: one step says little.
+        """
         for action in document["actions"]:
-            subject = str(action["vcpu"]) if action["action"] == "pin" else "memory"
+            subject = (
+                str(action["vcpu"]) if action["action"] == "pin" else _SUBJECTS[action["action"]]
+            )
             changes = self._changes.setdefault(action["uuid"], {})
-            changes[subject] = {"time": document["time"], **action}
+            change = {"time": document["time"], **action}
+            if subject == "memory":
+                change["earlier"] = _with_earlier(changes.get(subject))[:_EARLIER]
+            changes[subject] = change
         present = {guest.uuid for guest in tick.snapshot.guests}
         for uuid in self._changes.keys() - present:
             del self._changes[uuid]
@@ -66,6 +78,14 @@ class LastTick:
             "last_tick": self._tick,
         }
         write_atomically(self._path, json.dumps(document) + "\n", durable=False)
+
+
+def _with_earlier(change: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return a change and those before it, latest first."""
+    if change is None:
+        return []
+    earlier: list[dict[str, Any]] = change["earlier"]
+    return [{key: value for key, value in change.items() if key != "earlier"}, *earlier]
 
 
 def last_tick_path(run_directory: Path, host_id: str, role: RoleName) -> Path:

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
-from virtbalance.model.guest import GuestState
+from virtbalance.model.guest import GuestDefinition, GuestState
 from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import (
@@ -71,7 +71,8 @@ def reason_object(reason: Reason) -> dict[str, Any]:
 
 
 def _estimate(estimate: CpuEstimate | MemoryEstimate, snapshot: Snapshot) -> dict[str, Any]:
-    states = {guest.uuid: str(guest.state) for guest in snapshot.guests}
+    samples = {guest.uuid: guest for guest in snapshot.guests}
+    states = {uuid: str(guest.state) for uuid, guest in samples.items()}
     if isinstance(estimate, CpuEstimate):
         return {
             "window_s": round(estimate.window_s, 3),
@@ -93,8 +94,19 @@ def _estimate(estimate: CpuEstimate | MemoryEstimate, snapshot: Snapshot) -> dic
             "shortfall_kib": estimate.shortfall_kib,
             "reserved_kib": estimate.reserved_kib,
             "reserved_free_kib": estimate.reserved_free_kib,
+            "compartments": [
+                {
+                    "name": compartment.name,
+                    "budget_kib": compartment.budget_kib,
+                    "guests": sorted(compartment.guests),
+                }
+                for compartment in estimate.compartments
+            ],
         },
-        "guests": [_guest_memory(guest, states) for guest in estimate.guests],
+        "guests": [
+            {**_guest_memory(guest, states), **_balloon(samples[guest.uuid].definition)}
+            for guest in estimate.guests
+        ],
     }
 
 
@@ -129,11 +141,25 @@ def _guest_memory(guest: GuestMemoryEstimate, states: dict[str, str]) -> dict[st
         "hard_kib": guest.hard_kib,
         "soft_kib": guest.soft_kib,
         "cache_kib": guest.cache_kib,
+        "peak_kib": guest.peak_kib,
+        "lead_kib": guest.lead_kib,
         "slope_kib_s": round(guest.slope_kib_s, 1),
         "pressure": guest.pressure,
+        "need_hidden": guest.hidden,
+        "swaps": guest.swaps,
+        "rss_kib": guest.rss_kib,
+        "charge_kib": guest.charge_kib,
         "weight": guest.weight,
         "fixed": guest.fixed,
         "growable_only": guest.growable_only,
+    }
+
+
+def _balloon(definition: GuestDefinition) -> dict[str, Any]:
+    return {
+        "balloon": definition.balloon,
+        "autodeflate": definition.autodeflate,
+        "free_page_reporting": definition.free_page_reporting,
     }
 
 

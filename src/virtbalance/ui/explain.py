@@ -81,16 +81,44 @@ def _memory_lines(guest: Document, part: Document, last_changes: Document) -> li
             f"{mib(guest['used_kib'])}, could spare {mib(guest['usable_kib'])}"
         ),
         (
-            f"  needs {mib(guest['hard_kib'])} at once, {mib(guest['soft_kib'])} to be at ease, "
-            f"{mib(guest['cache_kib'])} with its cache; weight {guest['weight']:g}"
+            f"  claims: {mib(guest['minimum_kib'])} at least, {mib(guest['hard_kib'])} at once, "
+            f"{mib(guest['soft_kib'])} to be at ease, {mib(guest['cache_kib'])} with its cache; "
+            f"weight {guest['weight']:g}"
         ),
-        *(
-            f"  wish: {mib(wish['size_kib'])} MiB: {wish['reason']['text']}"
-            for wish in part["desired"]
-        ),
+        *_signs(guest),
+        *(line for wish in part["desired"] for line in _wish_lines(wish)),
         *_standing(guest["fixed"], actions, part["amendments"]),
-        *_last_change(last_changes.get("memory")),
+        *([f"    may only grow: {guest['growable_only']}"] if guest["growable_only"] else []),
+        *_changes(last_changes.get("memory")),
+        *_changes(last_changes.get("statistics")),
     ]
+
+
+def _signs(guest: Document) -> list[str]:
+    """Return what speaks for more than it uses."""
+    signs = {
+        f"grows by {guest['slope_kib_s'] / 1024:.0f} MiB/s": guest["slope_kib_s"] >= 1024,
+        f"had {mib(guest['peak_kib'])} MiB in use lately": (
+            guest["peak_kib"] > guest["used_kib"] + 1024
+        ),
+        "is under pressure (swaps in, or faults heavily)": guest["pressure"],
+        "uses all it has, so how much more it wants is a guess": guest["need_hidden"],
+        "has swap": guest["swaps"],
+    }
+    found = [sign for sign, is_so in signs.items() if is_so]
+    return [f"  it {', '.join(found)}"] if found else []
+
+
+def _wish_lines(wish: Document) -> list[str]:
+    """Return the size it should have, and how the division came to it if the policy tells."""
+    lines = [f"  wish: {mib(wish['size_kib'])} MiB: {wish['reason']['text']}"]
+    figures = wish["reason"]["figures"]
+    if "tier" in figures and "limit" in figures:
+        tier, level_mib = figures["tier"], figures.get("level_mib")
+        met = "all needs are met" if tier == "cache" else f"not every {tier} fits"
+        level = "" if level_mib is None else f", cut at {level_mib} MiB per weight"
+        lines.append(f"    tier: {met}{level}; bound by its {figures['limit']}")
+    return lines
 
 
 def _standing(
@@ -107,6 +135,11 @@ def _standing(
 
 def _last_change(change: Document | None) -> list[str]:
     return [f"    last change, {change['time']}: {words(change)}"] if change else []
+
+
+def _changes(change: Document | None) -> list[str]:
+    earlier = change.get("earlier", ()) if change else ()
+    return _last_change(change) + [f"    before, {one['time']}: {words(one)}" for one in earlier]
 
 
 def words(action: Document) -> str:

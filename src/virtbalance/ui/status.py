@@ -6,6 +6,9 @@ from typing import Any
 from virtbalance.model.cpu_list import format_cpu_list
 from virtbalance.ui.text import mib, table
 
+_BALLOON_OPTIONS = {"autodeflate": "autodeflate", "free_page_reporting": "freePageReporting"}
+"""By key of a guest in a tick; libvirt can change neither while the guest runs."""
+
 
 def status_lines(document: Mapping[str, Any]) -> list[str]:
     """Return the lines for one last-tick document with its ``host``, ``role``, ``running``."""
@@ -20,8 +23,35 @@ def status_lines(document: Mapping[str, Any]) -> list[str]:
         return lines
     rows = _vcpu_table(tick["vcpus"]) if "vcpus" in tick else _guest_table(tick["guests"])
     lines += (f"  {row}" for row in rows)
+    lines += _memory_lines(tick) if "vcpus" not in tick else []
     lines += (f"  held: {hold['name'] or hold['uuid']}: {hold['text']}" for hold in tick["holds"])
     lines += (f"  last: {_action(action)}" for action in tick["actions"])
+    return lines
+
+
+def _memory_lines(tick: Mapping[str, Any]) -> list[str]:
+    """Return what there is to know besides the table: reservations, balloons with options off."""
+    host = tick["host"]
+    lines = []
+    if host["reserved_kib"]:
+        free, reserved = mib(host["reserved_free_kib"]), mib(host["reserved_kib"])
+        lines.append(f"  reserved: {reserved} MiB for guests to come, {free} free")
+    lines += (
+        f"  {compartment['name']}: budget {mib(compartment['budget_kib'])} MiB"
+        for compartment in host["compartments"]
+    )
+    balloons = [guest for guest in tick["guests"] if guest["balloon"]]
+    off = {
+        option: [guest["name"] for guest in balloons if not guest[key]]
+        for key, option in _BALLOON_OPTIONS.items()
+    }
+    lines += (f"  {option} is off: {', '.join(names)}" for option, names in off.items() if names)
+    missing = " ".join(f"{option}='on'" for option, names in off.items() if names)
+    if missing:
+        edit = (
+            f"""EDITOR="sed -i \\"s/<memballoon model='virtio'/& {missing}/\\"" virsh edit GUEST"""
+        )
+        lines.append(f"    on from its next start: {edit}")
     return lines
 
 
