@@ -29,6 +29,14 @@ def watch(world: World, period_s: float, seconds: float) -> Scheduler:
     return scheduler
 
 
+def within_s(pcpus: int, period_s: float) -> float:
+    """How soon a heap is spread: acceptance.md gives 20 s, three samples and three ticks do.
+
+    In a heap of 16 everybody is so starved that some need a few samples more to be understood.
+    """
+    return max(3 * period_s, 2.5 if pcpus < 8 else 5.0)
+
+
 def assert_even(world: World, levels: dict[str, float]) -> None:
     """Loads by their true levels: at most 5 points apart and 5 % of their mean."""
     total = dict.fromkeys(world.topology.usable, 0.0)
@@ -45,7 +53,7 @@ def assert_even(world: World, levels: dict[str, float]) -> None:
 @LAUNCH
 def test_c1_all_on_the_first_pcpu(pcpus: int, period_s: float, start: Start) -> None:
     world = host(pcpus, medium(2 * pcpus, start), [0] * 2 * pcpus)
-    scheduler = watch(world, period_s, max(3 * period_s, 1.5))
+    scheduler = watch(world, period_s, within_s(pcpus, period_s))
     assert world.counts() == [2] * pcpus
     scheduler.run(20)
     assert world.counts() == [2] * pcpus
@@ -58,7 +66,7 @@ def test_c1_all_on_the_first_pcpu(pcpus: int, period_s: float, start: Start) -> 
 def test_c2_half_on_the_first_half_on_the_last(pcpus: int, period_s: float, start: Start) -> None:
     homes = [0] * pcpus + [pcpus - 1] * pcpus if pcpus > 2 else [0, 0, 0, 1]
     world = host(pcpus, medium(2 * pcpus, start), homes)
-    scheduler = watch(world, period_s, max(3 * period_s, 1.5))
+    scheduler = watch(world, period_s, within_s(pcpus, period_s))
     assert world.counts() == [2] * pcpus
     scheduler.run(20)
     assert world.counts() == [2] * pcpus
@@ -176,7 +184,7 @@ def test_more_than_64_pcpus_with_holes_and_an_offline_one() -> None:
     usable = sorted(topology.usable)
     loads = [noisy(MEDIUM, seed, start_s=START_S) for seed in range(2 * len(usable))]
     world = host(topology, loads, [0] * len(loads))
-    watch(world, 2, 6)
+    watch(world, 2, 10)
     assert world.counts() == [2] * len(usable)
     assert len(world.pins) == 2 * len(usable) - 2
 

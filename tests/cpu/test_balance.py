@@ -129,10 +129,10 @@ def test_a_vcpu_goes_only_where_it_is_allowed() -> None:
 
 
 def test_settings_name_the_field_that_is_wrong() -> None:
-    with pytest.raises(ValueError, match="tolerance_ratio must be 0 to 1"):
-        Balance.Config(tolerance_ratio=2)
-    with pytest.raises(ValueError, match="noise_factor must not be negative"):
-        Balance.Config(noise_factor=-1)
+    with pytest.raises(ValueError, match="least_gain_ratio must be 0 to 1"):
+        Balance.Config(least_gain_ratio=2)
+    with pytest.raises(ValueError, match="errors must not be negative"):
+        Balance.Config(errors=-1)
 
 
 @st.composite

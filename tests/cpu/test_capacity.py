@@ -57,6 +57,16 @@ def test_other_work_competes_but_never_owns_a_pcpu() -> None:
     assert capacity(run=0.0, busy=(1.0, 0.0), affinity=frozenset({1}))[0] == 0.5
 
 
+def test_a_reading_right_after_another_is_passed_over() -> None:
+    """Ten milliseconds of busy time in two look like half a pCPU, and are one tick of the clock."""
+    other = OtherWork()
+    for now, busy in ((0.0, 0.0), (0.02, 0.01), (1.0, 0.01)):
+        other = measure_other_work(
+            other, snapshot(100 + now, 0.0, 0.0, busy_s=(busy, 0.0)), SETTINGS
+        )
+    assert other.ratio[0] == pytest.approx(0.01)
+
+
 def test_other_work_is_forgotten_by_half_in_four_seconds() -> None:
     before = OtherWork({0: 0.8}, 100_000_000_000, {0: 0, 1: 0}, {})
     after = before

@@ -82,7 +82,7 @@ def pins_by_tick(run: Run) -> list[int]:
     return [sum(isinstance(o.action, Pin) for o in tick.outcomes) for tick in run.ticks]
 
 
-@pytest.mark.lab_full
+@pytest.mark.lab
 @pytest.mark.parametrize(
     ("start", "most_moves"), [((0, 0, 0, 0), 2), ((0, 0, 0, 1), 1)], ids=["C1", "C2"]
 )

@@ -20,8 +20,9 @@ CONTESTED_RATIO = 0.5
 """Other work competes for a pCPU, it does not own it: beside one busy thread a vCPU still gets
 half, and most of what is not a vCPU's moves away from where vCPUs are. Counted as lost, it would
 let a heap of vCPUs stay where they are because every other pCPU looks full."""
+LEAST_SAMPLES = 0.5
 GAP_SAMPLES = 3
-"""As for vCPUs: what lies between two samples this far apart is not believed."""
+"""What lies between two readings nearer to each other, or this far apart, is not believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,12 @@ class OtherWork:
 def measure_other_work(
     former: OtherWork, snapshot: Snapshot, settings: DemandSettings
 ) -> OtherWork:
-    """Return the other work after one more sample."""
+    """Return the other work after one more sample.
+
+    One that comes right after another is passed over: busy time ticks in steps of 10 ms.
+    """
+    if 0 <= snapshot.taken_ns - former.taken_ns < LEAST_SAMPLES * settings.sample_s * 1e9:
+        return former
     busy_ns = {pcpu.id: pcpu.busy_ns + pcpu.steal_ns for pcpu in snapshot.pcpus}
     vcpus = {
         VcpuKey(guest.uuid, sample.index): sample

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from virtbalance.cpu.capacity import OtherWork, measure_other_work
 from virtbalance.cpu.history import Level, extend, fits, mean
+from virtbalance.cpu.memory_node import memory_node
 from virtbalance.cpu.settings import DemandSettings
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.guest import GuestState, RoleName, VcpuKey
@@ -26,8 +27,6 @@ PSEUDO_S = 0.02
 the formula would say 0/0."""
 GAP_SAMPLES = 3
 """A reading this many samples late means a suspend or a stall: its window is not believed."""
-SETTLED_SLOTS = 3
-"""A change is believed after no fewer remembered demands than this: one or two may be a spike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +192,7 @@ def _describe(
     demands = track.level.demands
     steady_s = (sample.read_ns - track.level.since_ns) / 1e9 if demands else 0.0
     near_full = max(track.demand, mean(demands or (0.0,))) >= settings.saturated_ratio
-    lasted = len(demands) >= SETTLED_SLOTS and steady_s >= (
-        settings.transient_s if near_full else settings.settle_s
-    )
+    lasted = steady_s >= (settings.transient_s if near_full else settings.settle_s)
     return VcpuEstimate(
         key=VcpuKey(guest.uuid, sample.index),
         guest_name=guest.name,
@@ -209,4 +206,5 @@ def _describe(
         history=demands,
         steady_s=steady_s,
         settled=lasted and fits(track.level, track.demand),
+        memory_node=memory_node(guest, topology),
     )

@@ -4,64 +4,55 @@ What is balanced is entitlement: demand, but on an overloaded host no more than 
 (see ``fairness``), so that a hog among many counts as what it can get anywhere.
 
 Two steps. **Homes**: busy vCPUs that may run on several pCPUs get one each, the heaviest first,
-always on the pCPU that is least loaded with it. **Evening**: of the most loaded pCPU, the move or
-swap that lowers the pair's higher load most; again, until nothing lowers it markedly.
+where they strain the host least. **Evening**: of the most strained pCPU that has one, the move or
+swap that relieves the host most; again, until none is worth it.
+
+What a load costs is told in ``strain``, what distance costs in ``nearness``. Changes are tried on
+recorded samples (``replay``, ``board``) and accepted by the statistics of their gains
+(``trigger``): nothing moves on noise, on an idle host, or where nothing would improve.
 
 Example: web1 to web4 want 0.46 each and all live on pCPU 0 of two: loads 1.84 and 0.00. A move
-lowers the pair's higher load by 0.46 (1.38 and 0.46), another by 0.46 (0.92 and 0.92), a third
-would raise it: done after two. With three, 1.38 and 0.00, one move leads to 0.92 and 0.46; one
-more would only rename the pCPUs, so an uneven number comes to rest as well. For the same reason a
-vCPU alone on its pCPU is never moved to an empty one.
-
-*Markedly* is: more than a share of the mean load, more than the noise seen in the demands
-concerned, and more than an idle guest ever uses. The last is the only absolute figure: a move of
-a vCPU lowers the higher load by no more than its demand. On a pCPU that carries more than it can
-give somebody goes short, and only the noise must be exceeded.
+leads to 1.38 and 0.46, another to 0.92 and 0.92, a third would only strain the host: done after
+two. With three, 1.38 and 0.00, one move leads to 0.92 and 0.46; one more would only rename the
+pCPUs, so an uneven number comes to rest as well. For the same reason a vCPU alone on its pCPU is
+not moved to an empty one.
 
 Where demand exceeds what can be given and does not divide, vCPUs take turns: see ``rotation``.
-
-*Doubt*: guests show nearly a whole pCPU for seconds after launch, and whatever changed a moment
-ago may change back. A vCPU whose demand is not settled is therefore weighed twice, once as
-measured and once as the average of all unsettled ones, and a change must be good both times. Eight
-launching guests on one of four pCPUs are spread at once, two on each; eight that are even already
-stay, though some finish launching a second before others. Homes wait until demands are
-settled: meanwhile the kernel serves an unpinned vCPU well.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from virtbalance.cpu.fairness import entitlement
+import numpy as np
+
+from virtbalance.cpu.board import NOBODY, Board, Partners
 from virtbalance.cpu.granularity import domains_of, fold, unfold
-from virtbalance.cpu.history import mean, spread
-from virtbalance.cpu.load import loads, shared_over
+from virtbalance.cpu.replay import recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
+from virtbalance.cpu.strain import Array
+from virtbalance.cpu.trigger import LEAST_SAMPLES, halves, lower_bound
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
-from virtbalance.model.guest import VcpuKey
 from virtbalance.model.plan import CpuPlan, Figure, Pin, Reason
 
-SLOTS_A_SAMPLE = 2
-"""Neighbouring remembered demands resemble each other: two count as one observation."""
+SOURCES = 8
+"""Most strained pCPUs looked at; cpu.md, section 9, as the two below."""
 RECEIVERS = 24
 PARTNERS = 8
-"""Least loaded pCPUs tried for a move, and for a swap; cpu.md, section 9: a decision stays cheap
-on large hosts, and the best change is nearly always among these."""
-
-Demands = Mapping[VcpuKey, float]
+"""Least loaded pCPUs tried for a move, and for a swap."""
+TESTED = 4
+"""Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
+HORIZON_S = (10.0, 300.0)
+"""A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One move or swap between two pCPUs, and by how much it lowers the higher of their loads."""
+    """One move or swap, with places on the board."""
 
-    moved: VcpuKey
-    back: VcpuKey | None
-    """Comes in exchange; ``None``: a plain move."""
+    moved: int
+    back: int
+    """Comes in exchange; ``NOBODY``: a plain move."""
     source: int
     target: int
-    gain: float
 
 
 class Balance:
@@ -76,20 +67,18 @@ class Balance:
         pin: str = "cpu"
         """``cpu``: one pCPU for each vCPU; ``domain``: the pCPUs under one last-level cache, at
         most eight (see ``granularity``)."""
-        tolerance_ratio: float = 0.05
-        """A change must lower the higher load of two pCPUs by this share of the mean load."""
-        noise_factor: float = 4.0
-        """And by this many standard errors of the demands on both: of many possible changes the
-        best is chosen, so two would be passed by chance."""
-        overload_ratio: float = 0.02
-        """Where a pCPU carries more than it can give, this is enough instead of the two others:
-        somebody goes short there."""
+        errors: float = 2.0
+        """A gain must exceed what it costs by this many standard errors."""
+        least_gain_ratio: float = 0.001
+        """And this much of a pCPU for each pin: it keeps an idle host still, where the tiniest
+        gain would pay for itself in five minutes."""
         idle_ratio: float = 0.03
-        """And by this many pCPUs: idle guests show 0 to 3 % and are not worth a pin."""
+        """Idle guests show 0 to 3 % of a pCPU and are not worth a pin: no home for a vCPU below
+        this, and no change that shifts less."""
         patience_s: float = 15.0
         """vCPUs get their homes together once all busy ones are settled, and singly after having
-        been settled for this long: some guest is always starting on a large host."""
-
+        been settled for this long: some guest is always starting on a large host. Meanwhile the
+        kernel serves an unpinned vCPU well."""
         rotation_s: float = 1.0
         """Where loads don't divide, somebody moves once what two vCPUs are owed differs by this
         much CPU time: every 2 s for three hogs on two pCPUs."""
@@ -97,240 +86,192 @@ class Balance:
         def __post_init__(self) -> None:
             if self.pin not in ("cpu", "domain"):
                 raise ValueError(f"pin must be cpu or domain, got {self.pin}")
-            for name in ("tolerance_ratio", "idle_ratio", "overload_ratio"):
+            for name in ("least_gain_ratio", "idle_ratio"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
-            for name in ("noise_factor", "patience_s", "rotation_s"):
+            for name in ("errors", "patience_s", "rotation_s"):
                 if getattr(self, name) < 0:
                     raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def decide(
         self, state: Deficits | None, estimate: CpuEstimate, config: Config, now_s: float
     ) -> tuple[CpuPlan, Deficits | None]:
-        """Return the pins that even the load, largest gain first, or the rotation's next turns."""
+        """Return the pins that even the load, or the rotation's next turns."""
         if config.pin == "domain":
             domains = domains_of(estimate)
-            pins = _evened(fold(estimate, domains), config).pins()
+            pins = _Search(fold(estimate, domains), config).pins()
             # inside a domain the kernel takes turns by itself
             return CpuPlan(tuple(unfold(pins, estimate, domains))), None
-        board = _evened(estimate, config)
-        deficits = accrue(state, estimate, board.readings[0], now_s, 2 * config.rotation_s)
-        return CpuPlan(board.pins() or board.turns(deficits)), deficits
+        search = _Search(estimate, config)
+        deficits = accrue(state, estimate, search.entitled, now_s, 2 * config.rotation_s)
+        return CpuPlan(search.pins() or search.turns(deficits)), deficits
 
 
-def _evened(estimate: CpuEstimate, config: Balance.Config) -> "_Board":
-    """Return the placement after all that is worth doing."""
-    board = _Board(estimate, config)
-    if len(estimate.capacity) < 2:
-        return board
-    for vcpu in _homeless(estimate, config):
-        board.settle(vcpu)
-    # each change strictly lowers the sorted loads, so this ends; the count is a safety net
-    for _ in range(4 * len(estimate.vcpus)):
-        change = board.best()
-        if change is None:
-            break
-        board.make(change)
-    return board
-
-
-def _homeless(estimate: CpuEstimate, config: Balance.Config) -> list[VcpuEstimate]:
-    """Return the vCPUs that get a home now, heaviest first."""
-    busy = [
-        vcpu
-        for vcpu in estimate.vcpus
-        if vcpu.fixed is None and vcpu.home is None and _believed(vcpu) > config.idle_ratio
-    ]
-    together = all(vcpu.settled for vcpu in busy)
-    ready = [v for v in busy if v.settled and (together or v.steady_s > config.patience_s)]
-    return sorted(ready, key=lambda vcpu: (-_believed(vcpu), vcpu.key))
-
-
-def _believed(vcpu: VcpuEstimate) -> float:
-    """Return its demand: the mean since it last changed where that has lasted."""
-    return mean(vcpu.history) if vcpu.settled and vcpu.history else vcpu.demand_ratio
-
-
-class _Board:
-    """The placement while it is being worked on, with loads under both readings of the demands."""
+class _Search:
+    """The placement after all that is worth doing, and why."""
 
     def __init__(self, estimate: CpuEstimate, config: Balance.Config) -> None:
         self.estimate = estimate
         self.config = config
-        self.vcpus = {vcpu.key: vcpu for vcpu in estimate.vcpus}
-        self.readings = _readings(estimate)
-        self.loads = [loads(estimate, demand) for demand in self.readings]
-        self.variance = {v.key: _variance(v, self.readings[0][v.key]) for v in estimate.vcpus}
-        self.homes = {v.key: v.home for v in estimate.vcpus if v.home in estimate.capacity}
-        self.residents: dict[int, set[VcpuKey]] = defaultdict(set)
-        for key, home in self.homes.items():
-            if home is not None:
-                self.residents[home].add(key)
-        self.uncertain = {
-            cpu: sum(self.variance[key] for key in self.residents[cpu]) for cpu in self.loads[0]
-        }
-        self.threads: dict[int, list[int]] = defaultdict(list)
-        for cpu in self.loads[0]:
-            self.threads[estimate.topology.by_id[cpu].core].append(cpu)
-        self.reasons: dict[VcpuKey, Reason] = {}
-        room = sum(estimate.capacity.values()) or 1.0
-        mean_load = sum(self.readings[0].values()) / room
-        self.least = max(config.tolerance_ratio * mean_load, config.idle_ratio)
+        record = recorded(estimate)
+        self.entitled = record.entitled
+        self.lengths = record.lengths
+        self.board = Board(estimate, record.readings)
+        self.reasons: dict[int, Reason] = {}
+        if len(self.board.cpus) < 2:
+            return
+        for vcpu in self._homeless():
+            self._settle(vcpu)
+        # each change lowers the mean strain of the host, so this ends; the count is a safety net
+        for _ in range(4 * len(estimate.vcpus)):
+            change = self._best()
+            if change is None:
+                break
+            self._make(change)
 
-    def settle(self, vcpu: VcpuEstimate) -> None:
-        """Give a vCPU the home that is least loaded with it in."""
-        capacity = self.estimate.capacity
-        shares = shared_over(vcpu, self.estimate)
-        for total, demand in zip(self.loads, self.readings, strict=True):
-            for cpu, share in shares.items():
-                total[cpu] -= demand[vcpu.key] * share
-        target = min(
-            sorted(vcpu.allowed & capacity.keys()),
-            key=lambda cpu: (
-                round((self.loads[0][cpu] + self.readings[0][vcpu.key]) / capacity[cpu], 9),
-                self._core_load(cpu),
-                cpu,
+    def pins(self) -> tuple[Pin, ...]:
+        """Return what differs from the present placement, in the order it was found."""
+        found = []
+        for place, reason in self.reasons.items():
+            vcpu, home = self.estimate.vcpus[place], self.board.homes[place]
+            if home is not None and self.board.cpus[home] != vcpu.home:
+                found.append(Pin(vcpu.key, frozenset({self.board.cpus[home]}), reason))
+        return tuple(found)
+
+    def turns(self, deficits: Deficits) -> tuple[Pin, ...]:
+        """Return the pins with which the rotation goes on, where it is due."""
+        relative = dict(zip(self.board.cpus, self.board.relative().tolist(), strict=True))
+        due = turns(deficits, self.estimate, self.entitled, relative, self.config.rotation_s)
+        return tuple(_turn(turn, deficits) for turn in due)
+
+    def _homeless(self) -> list[int]:
+        """Return the vCPUs that get a home now, heaviest first."""
+        mean = self.board.mean
+        busy = [
+            place
+            for place, vcpu in enumerate(self.estimate.vcpus)
+            if vcpu.fixed is None and vcpu.home is None and mean[place] > self.config.idle_ratio
+        ]
+        vcpus = self.estimate.vcpus
+        together = all(vcpus[place].settled for place in busy)
+        return sorted(
+            (
+                place
+                for place in busy
+                if vcpus[place].settled
+                and (together or vcpus[place].steady_s > self.config.patience_s)
             ),
+            key=lambda place: (-mean[place], place),
         )
-        before = self.loads[0][target]
-        self._put(vcpu.key, target)
-        self.reasons[vcpu.key] = Reason(
+
+    def _settle(self, place: int) -> None:
+        rise = self.board.arrivals(place).round(9)
+        if not np.isfinite(rise).any():
+            return
+        target = int(rise.argmin())
+        before = self.board.relative()[target]
+        self.board.settle(place, target)
+        self.reasons[place] = Reason(
             "home",
             "it has no pCPU of its own; pCPU {target} is least loaded, {before:.2f}, "
             "with its {demand:.2f} {after:.2f}",
             {
-                "vcpu": _name(vcpu),
-                "target": target,
-                "demand": self.readings[0][vcpu.key],
-                "before": before,
-                "after": self.loads[0][target],
+                "vcpu": _name(self.estimate.vcpus[place]),
+                "target": self.board.cpus[target],
+                "demand": float(self.board.mean[place]),
+                "before": float(before),
+                "after": float(self.board.relative()[target]),
             },
         )
 
-    def best(self) -> Change | None:
-        """Return the best change of the most loaded pCPU that has one, or ``None``."""
-        by_load = sorted(self.loads[0], key=lambda cpu: (self._relative(0, cpu), cpu))
-        lowest = self._relative(0, by_load[0])
-        for source in by_load[:0:-1]:
-            if self._relative(0, source) - lowest <= self._least(source):
-                continue
-            changes = [
-                change
-                for rank, target in enumerate(by_load[:RECEIVERS])
-                if target != source
-                for change in self._changes(source, target, swaps=rank < PARTNERS)
-            ]
-            if changes:
-                return min(changes, key=self._preference)
+    def _best(self) -> Change | None:
+        """Return the best change of the most strained pCPU that has one, or ``None``."""
+        strains = self.board.strains().round(9)
+        coolest = np.argsort(self.board.relative().round(9), kind="stable")
+        sources = np.argsort(-strains, kind="stable")[:SOURCES]
+        for source in sources.tolist():
+            change = self._best_from(source, coolest[coolest != source])
+            if change is not None:
+                return change
         return None
 
-    def make(self, change: Change) -> None:
-        """Carry a change out on the board and note why."""
-        before = [self._relative(0, cpu) for cpu in (change.source, change.target)]
-        self._take(change.moved, change.source)
-        if change.back is not None:
-            self._take(change.back, change.target)
-            self._put(change.back, change.source)
-        self._put(change.moved, change.target)
-        after = [self._relative(0, cpu) for cpu in (change.source, change.target)]
-        for key in filter(None, (change.moved, change.back)):
-            self.reasons[key] = self._reason(change, key, before, after)
+    def _best_from(self, source: int, coolest: Array) -> Change | None:
+        movable = [vcpu for vcpu in self.board.movable(source) if self._known(vcpu)]
+        if not movable:
+            return None
+        partners = self._partners(coolest)
+        gains = self.board.gains(movable, source, partners, self.config.idle_ratio)
+        costs = self._costs(movable, source, partners)
+        scores = (self._promised(gains, movable, partners) - costs).round(9)
+        for place in np.argsort(-scores, axis=None, kind="stable")[:TESTED].tolist():
+            row, column = divmod(place, len(partners.pcpus))
+            if scores[row, column] <= 0:
+                return None
+            back = int(partners.back[column])
+            length = self._length(movable[row], back)
+            _, test = halves(length)
+            newest = gains[:, row, column, gains.shape[-1] - length :][:, test]
+            if all(lower_bound(g, self.config.errors) > costs[row, column] for g in newest):
+                return Change(movable[row], back, source, int(partners.pcpus[column]))
+        return None
 
-    def pins(self) -> tuple[Pin, ...]:
-        """Return what differs from the present placement, in the order it was found."""
-        return tuple(
-            Pin(key, frozenset({home}), reason)
-            for key, reason in self.reasons.items()
-            if (home := self.homes[key]) is not None and home != self.vcpus[key].home
+    def _partners(self, coolest: Array) -> Partners:
+        receivers = coolest[:RECEIVERS].tolist()
+        pairs = [(pcpu, NOBODY) for pcpu in receivers]
+        for pcpu in receivers[:PARTNERS]:
+            pairs += [(pcpu, vcpu) for vcpu in self.board.movable(pcpu) if self._known(vcpu)]
+        pcpus, back = zip(*pairs, strict=True)
+        return Partners(np.array(pcpus, dtype=np.intp), np.array(back, dtype=np.intp))
+
+    def _costs(self, movable: list[int], source: int, partners: Partners) -> Array:
+        """Return the gain that each exchange must exceed, in pCPUs."""
+        once_s = {pcpu: self.board.cost_s(source, pcpu) for pcpu in set(partners.pcpus.tolist())}
+        steady_s = np.array([vcpu.steady_s for vcpu in self.estimate.vcpus] + [np.inf])
+        lasts_s = np.minimum(steady_s[movable][:, None], steady_s[partners.back])
+        pins = 1 + (partners.back != NOBODY)
+        cost_s = pins * np.array([once_s[pcpu] for pcpu in partners.pcpus.tolist()])
+        costs: Array = np.maximum(
+            cost_s / np.clip(lasts_s, *HORIZON_S), pins * self.config.least_gain_ratio
         )
+        return costs
 
-    def turns(self, deficits: Deficits) -> tuple[Pin, ...]:
-        """Return the pins with which the rotation goes on, where it is due."""
-        relative = {cpu: self._relative(0, cpu) for cpu in self.loads[0]}
-        due = turns(deficits, self.estimate, self.readings[0], relative, self.config.rotation_s)
-        return tuple(_turn(turn, deficits) for turn in due)
+    def _promised(self, gains: Array, movable: list[int], partners: Partners) -> Array:
+        """Return the mean gain over the samples kept for the search, under the worse reading."""
+        samples = gains.shape[-1]
+        sums = np.concatenate([np.zeros_like(gains[..., :1]), gains.cumsum(axis=-1)], axis=-1)
+        lengths = np.array([*self.lengths, samples])
+        known = np.minimum(lengths[movable][:, None], lengths[partners.back])
+        first = samples - known
+        searched = np.array([halves(length)[0].stop for length in range(samples + 1)])[known]
+        ends = np.broadcast_to((first + searched)[None, ..., None], (*gains.shape[:-1], 1))
+        begins = np.broadcast_to(first[None, ..., None], (*gains.shape[:-1], 1))
+        total = np.take_along_axis(sums, ends, -1) - np.take_along_axis(sums, begins, -1)
+        promised: Array = (total[..., 0] / searched).min(axis=0)
+        return promised
 
-    def _changes(self, source: int, target: int, *, swaps: bool) -> Iterator[Change]:
-        """Yield the changes between two pCPUs that are markedly better."""
-        least, measured = self._least(source), self.readings[0]
-        moves: list[VcpuKey | None] = [None] if len(self.residents[source]) > 1 else []
-        partners = moves + (self._movable(target, source) if swaps else [])
-        # what is shifted must lower the source by the least gain, and leave it to the target
-        lowest = least * self.estimate.capacity[source]
-        gap = self._relative(0, source) - self._relative(0, target)
-        highest = (gap - least - self._unsure(source, target)) * self.estimate.capacity[target]
-        if highest <= lowest:
-            return
-        movable = self._movable(source, target)
-        for back in partners:
-            # a swap is two pins: it must be worth both, or a move is preferred
-            second_pin = 0.0 if back is None else least
-            returned = 0.0 if back is None else measured[back]
-            for moved in movable:
-                if lowest < measured[moved] - returned < highest:
-                    gain = self._gain(source, target, moved, back) - second_pin
-                    if gain > least:
-                        yield Change(moved, back, source, target, gain)
+    def _known(self, vcpu: int) -> bool:
+        return self.lengths[vcpu] >= LEAST_SAMPLES
 
-    def _least(self, source: int) -> float:
-        """Return the gain that a change must exceed."""
-        overloaded = self._relative(0, source) > 1
-        return self.config.overload_ratio if overloaded else self.least
+    def _length(self, moved: int, back: int) -> int:
+        return min(self.lengths[vcpu] for vcpu in (moved, back) if vcpu != NOBODY)
 
-    def _movable(self, source: int, target: int) -> list[VcpuKey]:
-        return sorted(
-            key
-            for key in self.residents[source]
-            if self.vcpus[key].fixed is None and target in self.vcpus[key].allowed
-        )
+    def _make(self, change: Change) -> None:
+        ends = [change.source, change.target]
+        before = self.board.relative()[ends].tolist()
+        self.board.exchange(change.moved, change.target, change.back)
+        after = self.board.relative()[ends].tolist()
+        self.reasons[change.moved] = self._reason(change, before, after)
+        if change.back != NOBODY:
+            reverse = Change(change.back, change.moved, change.target, change.source)
+            self.reasons[change.back] = self._reason(reverse, before[::-1], after[::-1])
 
-    def _gain(self, source: int, target: int, moved: VcpuKey, back: VcpuKey | None) -> float:
-        """Return by how much the higher load surely falls, under the less favourable reading.
-
-        The source falls by what is shifted, known to within the noise of the shifted demands; the
-        target ends below the source's former load, known to within the noise of all on both.
-        """
-        room_source, room_target = self.estimate.capacity[source], self.estimate.capacity[target]
-        variance = self.variance[moved] + (self.variance[back] if back else 0.0)
-        unsure_source = self.config.noise_factor * variance**0.5 / room_source
-        unsure_target = self._unsure(source, target)
-        gains: list[float] = []
-        for total, demand in zip(self.loads, self.readings, strict=True):
-            shift = demand[moved] - (demand[back] if back is not None else 0.0)
-            before = max(total[source] / room_source, total[target] / room_target)
-            gains.append(before - (total[source] - shift) / room_source - unsure_source)
-            gains.append(before - (total[target] + shift) / room_target - unsure_target)
-        return min(gains)
-
-    def _unsure(self, source: int, target: int) -> float:
-        """Return the noise of all demands on two pCPUs, as relative load."""
-        noise = math.sqrt(max(0.0, self.uncertain[source] + self.uncertain[target]))
-        smaller = min(self.estimate.capacity[source], self.estimate.capacity[target])
-        return self.config.noise_factor * noise / smaller
-
-    def _preference(self, change: Change) -> tuple[float, float, float, int, VcpuKey, VcpuKey]:
-        """Return the tie-break order: gain, target's load, its core's load, number, names."""
-        return (
-            -round(change.gain, 9),
-            round(self._relative(0, change.target), 9),
-            self._core_load(change.target),
-            change.target,
-            change.moved,
-            change.back or change.moved,
-        )
-
-    def _reason(
-        self, change: Change, key: VcpuKey, before: list[float], after: list[float]
-    ) -> Reason:
-        source, target = change.source, change.target
-        if key == change.back:
-            source, target, before, after = target, source, before[::-1], after[::-1]
-        other = change.moved if key == change.back else change.back
+    def _reason(self, change: Change, before: list[float], after: list[float]) -> Reason:
+        vcpus, mean = self.estimate.vcpus, self.board.mean
         figures: dict[str, Figure] = {
-            "vcpu": _name(self.vcpus[key]),
-            "source": source,
-            "target": target,
-            "demand": self.readings[0][key],
+            "vcpu": _name(vcpus[change.moved]),
+            "source": self.board.cpus[change.source],
+            "target": self.board.cpus[change.target],
+            "demand": float(mean[change.moved]),
             "source_before": before[0],
             "target_before": before[1],
             "source_after": after[0],
@@ -338,54 +279,15 @@ class _Board:
         }
         loaded = "pCPU {source} is loaded {source_before:.2f}, pCPU {target} "
         evened = " evens them to {source_after:.2f}/{target_after:.2f}"
-        if other is None:
+        if change.back == NOBODY:
             text = "{target_before:.2f}; moving {demand:.2f}"
             return Reason("move", loaded + text + evened, figures)
         exchange: dict[str, Figure] = {
-            "other": _name(self.vcpus[other]),
-            "other_demand": self.readings[0][other],
+            "other": _name(vcpus[change.back]),
+            "other_demand": float(mean[change.back]),
         }
         text = "{target_before:.2f}; swapping its {demand:.2f} with {other_demand:.2f} of {other}"
         return Reason("swap", loaded + text + evened, figures | exchange)
-
-    def _relative(self, reading: int, cpu: int) -> float:
-        return self.loads[reading][cpu] / self.estimate.capacity[cpu]
-
-    def _core_load(self, cpu: int) -> float:
-        """Return the load of all threads of its core: of two empty ones, the emptier core."""
-        core = self.estimate.topology.by_id[cpu].core
-        return round(sum(self.loads[0][thread] for thread in self.threads[core]), 9)
-
-    def _take(self, key: VcpuKey, cpu: int) -> None:
-        self.residents[cpu].remove(key)
-        self.uncertain[cpu] -= self.variance[key]
-        for total, demand in zip(self.loads, self.readings, strict=True):
-            total[cpu] -= demand[key]
-
-    def _put(self, key: VcpuKey, cpu: int) -> None:
-        self.homes[key] = cpu
-        self.residents[cpu].add(key)
-        self.uncertain[cpu] += self.variance[key]
-        for total, demand in zip(self.loads, self.readings, strict=True):
-            total[cpu] += demand[key]
-
-
-def _readings(estimate: CpuEstimate) -> list[Demands]:
-    """Return the entitlements by demand as measured and, where some are in doubt, made equal."""
-    measured = {vcpu.key: _believed(vcpu) for vcpu in estimate.vcpus}
-    doubted = [vcpu.key for vcpu in estimate.vcpus if not vcpu.settled]
-    if not doubted:
-        return [entitlement(estimate, measured)]
-    average = mean([measured[key] for key in doubted])
-    doubtful = measured | dict.fromkeys(doubted, average)
-    return [entitlement(estimate, measured), entitlement(estimate, doubtful)]
-
-
-def _variance(vcpu: VcpuEstimate, entitled: float) -> float:
-    """Return the squared standard error of its entitlement: as uncertain as its demand."""
-    seen = vcpu.history or (vcpu.demand_ratio,)
-    part = min(1.0, entitled / _believed(vcpu)) if _believed(vcpu) else 1.0
-    return (part * spread(seen)) ** 2 / max(1.0, len(seen) / SLOTS_A_SAMPLE)
 
 
 def _turn(turn: Turn, deficits: Deficits) -> Pin:
