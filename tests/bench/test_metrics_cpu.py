@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.recordings import cpu_recording, note
-from virtbalance.bench.metrics import metrics
+from virtbalance.bench.metrics import computed
 from virtbalance.bench.recording import Recording
 from virtbalance.model.guest import RoleName, VcpuKey
 from virtbalance.model.topology import Pcpu, Topology
@@ -13,7 +13,7 @@ from virtbalance.simulation.machine import layered_topology
 
 
 def value(recording: Recording, name: str) -> float | None:
-    return metrics(RoleName.CPU)[name].compute(recording)
+    return computed(RoleName.CPU)[name](recording)
 
 
 def test_deviation_of_pcpu_use_is_that_of_its_mean_over_ten_seconds() -> None:
@@ -122,6 +122,25 @@ def test_run_time_away_from_memory() -> None:
         nodes={"near": 0, "far": 1},
     )
     assert value(recording, "remote_percent") == pytest.approx(25.0)
+
+
+def test_a_first_pin_away_from_where_a_guest_started_is_a_move() -> None:
+    """It starts on node 0 and goes to node 1 at 3 s, back at 5 s; the other stays."""
+    away = replace(
+        cpu_recording(
+            {"a": [0.5] * 6, "b": [0.5] * 6},
+            {"a": [0], "b": [1]},
+            topology=layered_topology(nodes=2, cores=2),
+            ticks=[note(3.0, {"a": [2]}), note(5.0, {"a": [0]})],
+        ),
+        masks=tuple(
+            {VcpuKey("a", 0): frozenset({home}), VcpuKey("b", 0): frozenset({1})}
+            for home in (0, 0, 0, 2, 2, 0)
+        ),
+    )
+    assert value(away, "pins_node") == 2
+    assert value(away, "node_moves") == 2
+    assert value(away, "pins_undone") == 0
 
 
 def test_offline_pcpus_do_not_count() -> None:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.recordings import MIB, memory, memory_recording, note
-from virtbalance.bench.metrics import metrics
+from virtbalance.bench.metrics import computed
 from virtbalance.bench.recording import Recording, Taking
 from virtbalance.model.guest import RoleName
 
 
 def value(recording: Recording, name: str) -> float | None:
-    return metrics(RoleName.MEMORY)[name].compute(recording)
+    return computed(RoleName.MEMORY)[name](recording)
 
 
 def test_performance_mean_and_worst_five_percent() -> None:

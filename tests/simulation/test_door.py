@@ -13,8 +13,9 @@ from virtbalance.model.plan import Action, Pin, Reason, Resize, SetStatsPeriod
 from virtbalance.model.snapshot import Scope
 from virtbalance.model.tick import Outcome, Status
 from virtbalance.simulation.build import guest, host, uuid
-from virtbalance.simulation.guest import SimMemory, SimVcpu
+from virtbalance.simulation.guest import SimGuest, SimMemory, SimVcpu
 from virtbalance.simulation.host import SimulatedHost
+from virtbalance.simulation.machine import SimMachine, layered_topology
 from virtbalance.simulation.want import MIB
 from virtbalance.simulation.workload import hog
 
@@ -263,3 +264,12 @@ def test_a_guest_can_arrive_while_time_passes() -> None:
     late = vcpus(simulated)[VcpuKey(uuid(7), 0)]
     assert late.run_ns == pytest.approx(1e9, rel=0.01)
     assert [e.kind for e in simulated.events()] == ["guest-started"]
+
+
+def test_memory_shows_its_node_where_there_are_several() -> None:
+    guests = [SimGuest("a", memory_node=1), SimGuest("b")]
+    two = SimulatedHost(SimMachine(layered_topology(nodes=2)), guests)
+    seen = {g.name: g.memory_by_node for g in two.sample(Scope.CPU, 1.0).guests}
+    assert seen == {"a": {1: SimMemory().maximum_kib}, "b": None}
+    one = SimulatedHost(SimMachine(layered_topology()), guests)
+    assert {g.memory_by_node for g in one.sample(Scope.CPU, 1.0).guests} == {None}

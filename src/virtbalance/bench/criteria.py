@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from virtbalance.bench.metrics import metrics
+from virtbalance.bench.metrics import computed
 from virtbalance.bench.recording import Recording
 from virtbalance.bench.schema import CriterionTable, Scenario
 from virtbalance.control.config import ConfigError
@@ -30,7 +30,7 @@ class Judged:
 
 def check_criteria(scenario: Scenario) -> None:
     """Raise ``ConfigError`` if a criterion names a metric that does not exist."""
-    known = metrics(scenario.role)
+    known = computed(scenario.role)
     for criterion in scenario.criteria:
         if criterion.metric not in known:
             raise ConfigError(
@@ -47,8 +47,7 @@ def judge(scenario: Scenario, recording: Recording) -> tuple[Judged, ...]:
 def _judge(scenario: Scenario, criterion: CriterionTable, recording: Recording) -> Judged:
     from_s = scenario.measure_from_s if criterion.from_s is None else criterion.from_s
     part = recording.between(from_s, criterion.to_s)
-    known = metrics(scenario.role)
-    value = known[criterion.metric].compute(part) if len(part.times_s) else None
+    value = computed(scenario.role)[criterion.metric](part) if len(part.times_s) else None
     return Judged(
         text=criterion_text(criterion),
         value=value,

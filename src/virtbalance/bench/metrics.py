@@ -7,6 +7,9 @@ from enum import StrEnum
 from virtbalance.bench.recording import Recording
 from virtbalance.model.guest import RoleName
 
+Compute = Callable[[Recording], float | None]
+"""Returns ``None`` if the run says nothing about it."""
+
 
 class Better(StrEnum):
     """Which way is better."""
@@ -24,8 +27,8 @@ class Metric:
     unit: str
     better: Better
     help: str
-    compute: Callable[[Recording], float | None]
-    """``None``: the run says nothing about it."""
+    compute: Compute | None
+    """``None``: no run has it by itself, it is found by comparison."""
     headline: bool = False
     """Shown in tables by default."""
     significant: float = 0.0
@@ -41,9 +44,14 @@ def metrics(role: RoleName) -> Mapping[str, Metric]:
     return {metric.name: metric for metric in chosen}
 
 
+def computed(role: RoleName) -> Mapping[str, Compute]:
+    """Return how each metric is computed that a run has by itself."""
+    return {m.name: m.compute for m in metrics(role).values() if m.compute is not None}
+
+
 def measure(recording: Recording, role: RoleName) -> dict[str, float | None]:
     """Return every metric of a recording; none has a value if there is no step in it."""
-    known = metrics(role)
+    known = computed(role)
     if not len(recording.times_s):
         return dict.fromkeys(known)
-    return {name: metric.compute(recording) for name, metric in known.items()}
+    return {name: compute(recording) for name, compute in known.items()}

@@ -5,6 +5,7 @@ pCPU, arrears of arrivals included; *entitled* is its weighted max-min share of 
 *got* is work done, in pCPUs of speed 1.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
@@ -16,6 +17,9 @@ from virtbalance.bench.metrics_common import COMMON_METRICS
 from virtbalance.bench.recording import Floats, Mask, Recording
 from virtbalance.bench.sharing import best_partition, entitled, filled, jain
 from virtbalance.model.guest import VcpuKey
+from virtbalance.model.topology import Pcpu
+
+SHORTFALL, REGRET = "shortfall_percent", "regret_points"
 
 _BLOCK_S = 10.0
 """pCPU use is looked at as the mean over this long."""
@@ -363,9 +367,40 @@ def _changes(recording: Recording) -> Iterator[tuple[int, VcpuKey, Mask, Mask | 
     """Yield tick number, vCPU, new and former affinity of every pin."""
     former: dict[VcpuKey, Mask] = {}
     for number, tick in enumerate(recording.ticks):
+        step = int(np.searchsorted(recording.times_s, tick.at_s + 1e-6)) - 1
+        before = recording.masks[step] if step >= 0 else {}
         for key, mask in tick.pins.items():
-            yield number, key, mask, former.get(key)
+            yield number, key, mask, former.get(key, before.get(key))
             former[key] = mask
+
+
+def _node_moves(recording: Recording) -> float | None:
+    """Return how often the guest that moved most went from one NUMA node to another.
+
+    A guest is on the node that alone has all CPUs of more than half of its vCPUs; while it is on
+    its way it is on none.
+    """
+    by_id = recording.facts.topology.by_id
+    last: dict[str, int] = {}
+    moves: dict[str, int] = dict.fromkeys(recording.guests, 0)
+    for masks in recording.masks:
+        for uuid, node in _nodes_of_guests(masks, by_id):
+            moves[uuid] += last.get(uuid, node) != node
+            last[uuid] = node
+    return float(max(moves.values())) if moves else None
+
+
+def _nodes_of_guests(
+    masks: Mapping[VcpuKey, Mask], by_id: Mapping[int, Pcpu]
+) -> Iterator[tuple[str, int]]:
+    counts: dict[str, Counter[int | None]] = {}
+    for key, mask in masks.items():
+        nodes = {by_id[cpu].node for cpu in mask}
+        counts.setdefault(key.uuid, Counter())[nodes.pop() if len(nodes) == 1 else None] += 1
+    for uuid, count in counts.items():
+        node, most = count.most_common(1)[0]
+        if node is not None and 2 * most > count.total():
+            yield uuid, node
 
 
 def _pin_changes(recording: Recording) -> float:
@@ -414,11 +449,20 @@ def _level_changes(level: str) -> Callable[[Recording], float]:
 
 CPU_METRICS = (
     Metric(
-        "shortfall_percent",
+        SHORTFALL,
         "%",
         Better.LOWER,
         "entitlement not delivered, of all entitlement",
         _shortfall,
+        headline=True,
+        significant=0.05,
+    ),
+    Metric(
+        REGRET,
+        "points",
+        Better.LOWER,
+        "shortfall above the oracle's under the same seed; in tables with the oracle",
+        None,
         headline=True,
         significant=0.05,
     ),
@@ -559,6 +603,13 @@ CPU_METRICS = (
         _unpinned,
     ),
     Metric("pins_cache", "pins", Better.LOWER, "to another cache", _level_changes("cache")),
+    Metric(
+        "node_moves",
+        "moves",
+        Better.LOWER,
+        "moves to another NUMA node of the guest that moved most",
+        _node_moves,
+    ),
     Metric("pins_node", "pins", Better.LOWER, "to another NUMA node", _level_changes("node")),
     *COMMON_METRICS,
 )

@@ -1,9 +1,11 @@
 """Results as text: one line a run while it goes on, and a table of who is best at the end."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from virtbalance.bench.contenders import ORACLE
 from virtbalance.bench.metrics import Better, Metric, metrics
+from virtbalance.bench.metrics_cpu import REGRET, SHORTFALL
 from virtbalance.bench.results import Result
 from virtbalance.bench.schema import Scenario
 from virtbalance.bench.statistics import Summary, summarize
@@ -64,8 +66,13 @@ def standings(results: Sequence[Result], names: Sequence[str] = ()) -> tuple[Sta
 
 def _standing(results: Sequence[Result], names: Sequence[str]) -> Standing:
     role = RoleName(results[0].role)
-    known = metrics(role)
-    shown = tuple(m for m in known.values() if (m.name in names if names else m.headline))
+    results = with_regret(results)
+    measured = {name for result in results for name in result.metrics}
+    shown = tuple(
+        metric
+        for metric in metrics(role).values()
+        if (metric.name in names if names else metric.headline) and metric.name in measured
+    )
     by_policy: dict[str, list[Result]] = {}
     for result in results:
         by_policy.setdefault(contender(result), []).append(result)
@@ -91,6 +98,21 @@ def _standing(results: Sequence[Result], names: Sequence[str]) -> Standing:
         for policy, group in by_policy.items()
     )
     return Standing(results[0].scenario, results[0].title, role, shown, rows)
+
+
+def with_regret(results: Sequence[Result]) -> list[Result]:
+    """Return the results with their regret, where the oracle met the same seed."""
+    best = {
+        (r.scenario, r.on, r.seed): r.metrics.get(SHORTFALL) for r in results if r.policy == ORACLE
+    }
+    return [_with_regret(r, best.get((r.scenario, r.on, r.seed))) for r in results]
+
+
+def _with_regret(result: Result, best: float | None) -> Result:
+    mine = result.metrics.get(SHORTFALL)
+    if mine is None or best is None:
+        return result
+    return replace(result, metrics={**result.metrics, REGRET: mine - best})
 
 
 def contender(result: Result) -> str:

@@ -104,6 +104,7 @@ class SimulatedHost(World):
             definition=definition,
             vcpus=() if counters is None else self._vcpu_samples(guest, counters),
             memory=self._memory_sample(guest) if memory else None,
+            memory_by_node=guest.memory_by_node if len(self._topology.nodes) > 1 else None,
         )
 
     def _vcpu_samples(

@@ -21,10 +21,14 @@ from virtbalance.simulation.guest import SimGuest, SimVcpu
 from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.memory import STEP_S, GuestMemory, GuestMemoryTruth, HostMemoryModel
 from virtbalance.simulation.streams import Streams
+from virtbalance.simulation.want import MIB
 
 BOOT_NS = 1_000_000_000_000
 """Monotonic time at which a simulation begins; not 0, so that nobody relies on it."""
 BOOT_WALL_S = 1_800_000_000.0
+
+_SOME_KIB = 1024 * MIB
+"""Memory of a guest whose memory is not simulated."""
 
 CpuModelMaker = Callable[[SimMachine, Streams], CpuModel]
 
@@ -59,6 +63,14 @@ class LiveGuest:
     vcpus: dict[int, SimVcpu] = field(default_factory=dict)
     masks: dict[int, frozenset[int]] = field(default_factory=dict)
     """By vCPU: CPUs it has been told to run on; the kernel leaves out those that are off line."""
+
+    @property
+    def memory_by_node(self) -> Mapping[int, int] | None:
+        """KiB by NUMA node; ``None``: its memory is near everywhere."""
+        node, memory = self.described.memory_node, self.described.memory
+        if node is None:
+            return None
+        return {node: _SOME_KIB if memory is None else memory.maximum_kib}
 
 
 class World:

@@ -1,0 +1,28 @@
+"""Tables of results: who is best, and by how much the oracle is better."""
+
+from virtbalance.bench.results import Result
+from virtbalance.bench.tables import standings
+
+
+def result(policy: str, seed: int, shortfall: float) -> Result:
+    return Result("s", "sim", policy, seed, None, {"shortfall_percent": shortfall}, "cpu")
+
+
+def test_regret_is_what_the_oracle_lacks_less_under_the_same_seed() -> None:
+    results = [
+        *(result("oracle", seed, short) for seed, short in enumerate((2.0, 4.0, 3.0))),
+        *(result("lpt", seed, short) for seed, short in enumerate((5.0, 6.0, 3.5))),
+        result("lpt", 3, 90.0),  # the oracle did not meet this seed
+    ]
+    (standing,) = standings(results)
+    assert [metric.name for metric in standing.metrics] == ["shortfall_percent", "regret_points"]
+    regret = {row.policy: row.cells[1].summary for row in standing.rows}
+    assert regret["lpt"] is not None
+    assert (regret["lpt"].median, regret["lpt"].count) == (2.0, 3)
+    assert regret["oracle"] is not None
+    assert regret["oracle"].median == 0.0
+
+
+def test_without_the_oracle_there_is_no_column_for_it() -> None:
+    (standing,) = standings([result("lpt", 0, 5.0)])
+    assert [metric.name for metric in standing.metrics] == ["shortfall_percent"]
