@@ -181,7 +181,9 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
 
 
 def held(tmp_path: Path) -> subprocess.Popen[str]:
-    words = [str(BIN / "virt-balance"), "reserve", "10MiB", "-c", HOST]
+    """A reservation made in the background of a script, which makes it ignore SIGINT at first."""
+    program = [str(BIN / "virt-balance"), "reserve", "10MiB", "-c", HOST]
+    words = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *program]
     environment = {**os.environ, "VIRT_BALANCE_RUN_DIR": str(tmp_path / "run")}
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
 

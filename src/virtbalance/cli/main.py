@@ -80,7 +80,8 @@ def _program(name: str, command: str) -> int:
 
 
 def _run(module: ModuleType, parsed: object, name: str) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, _interrupt)
     try:
         code = module.run(parsed)
         sys.stdout.flush()
