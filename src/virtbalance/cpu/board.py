@@ -91,14 +91,11 @@ class Board:
         vcpus = self.estimate.vcpus
         return sorted(vcpu for vcpu in self.residents[pcpu] if vcpus[vcpu].fixed is None)
 
-    def gains(
-        self, vcpus: Sequence[int], source: int, partners: Partners, least_shift: float
-    ) -> Array:
+    def gains(self, vcpus: Sequence[int], source: int, partners: Partners) -> Array:
         """Return by how much each exchange lowers the strain of all cores, at every sample.
 
         Shaped (readings, vcpus, partners, samples). What is not allowed gains ``BARRED``, and so
         does a vCPU that has its core to itself: it moves nearer to its memory, or not at all.
-        Nor gains what changes neither pCPU's load by ``least_shift``, in pCPUs.
         """
         moved = np.array(vcpus, dtype=np.intp)
         pcpus, back = partners.pcpus, partners.back
@@ -111,9 +108,7 @@ class Board:
         at_target = arriving - returning
         gains = self._relief(source, pcpus, at_source, at_target)
         gains -= self._hindrance(moved, source, pcpus, back)[:, :, None]
-        shifts = np.maximum(*(np.abs(end[0].mean(axis=-1)) for end in (at_source, at_target)))
-        able = self._allowed[moved[:, None], pcpus] & (shifts >= least_shift)
-        able &= ~comes | self._allowed[back, source]
+        able = self._allowed[moved[:, None], pcpus] & (~comes | self._allowed[back, source])
         if self._alone(source):
             here = self._factors(moved, np.full(len(moved), source))
             able &= comes | (self._factors(moved[:, None], pcpus) < here[:, None])

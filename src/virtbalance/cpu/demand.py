@@ -5,14 +5,23 @@ shares of the time: demand = run / (run + idle). A vCPU that needs 0.50 of a pCP
 one hog shows run 0.33, wait 0.33, idle 0.33, so 0.33 / 0.66 = 0.50; beside three hogs run 0.20,
 wait 0.60, idle 0.20: 0.50 again (cpu.md, section 2). Usage alone would say 0.33 and 0.20.
 
+That is true of closed loops. Requests that arrive whether or not the former are done run the same
+beside a hog, and the formula reads too high. Between the two lies
+
+    demand = run + theta x (run / (run + idle) - run)
+
+with theta learnt for each vCPU (see ``elasticity``). One that is never idle has a backlog: all of
+the formula holds.
+
 The kernel credits waiting only when the thread next runs, so a window is always the difference of
 two readings a second or so apart, never a mean of small samples.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from virtbalance.cpu.capacity import OtherWork, measure_other_work
+from virtbalance.cpu.elasticity import Elasticity
 from virtbalance.cpu.history import Level, extend, fits, mean
 from virtbalance.cpu.memory_node import memory_node
 from virtbalance.cpu.settings import DemandSettings
@@ -25,6 +34,8 @@ from virtbalance.model.topology import Topology
 PSEUDO_S = 0.02
 """Weight of the former demand as seconds of observation: a wholly starved vCPU keeps it, where
 the formula would say 0/0."""
+BACKLOG_IDLE_RATIO = 0.03
+"""A vCPU that is less idle than this has work waiting, whatever its kind."""
 GAP_SAMPLES = 3
 """A reading this many samples late means a suspend or a stall: its window is not believed."""
 
@@ -40,6 +51,7 @@ class Track:
     """The reading with which the current slot began."""
     demand: float = 0.0
     level: Level = field(default_factory=Level)
+    elasticity: Elasticity = field(default_factory=Elasticity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +111,19 @@ def _follow(
     late_ns = GAP_SAMPLES * settings.sample_s * 1e9
     gap = sample.read_ns - track.readings[-1].read_ns > late_ns
     if gap or guest.state is GuestState.PAUSED:
-        return Track(track.incarnation, (sample,), sample, track.demand)
+        return Track(
+            track.incarnation,
+            (sample,),
+            sample,
+            track.demand,
+            elasticity=track.elasticity.changed(),
+        )
     readings = (*track.readings, sample)
     window_ns = 0.98e9 * settings.window_s
     while len(readings) > 2 and sample.read_ns - readings[1].read_ns >= window_ns:
         readings = readings[1:]
-    demand = _demand(readings[0], sample, track.demand, guest.definition.quota_ratio)
-    return Track(track.incarnation, readings, track.slot, demand, track.level)
+    demand = _demand(readings[0], sample, track, track.demand, guest)
+    return replace(track, readings=readings, demand=demand)
 
 
 def _restarted(track: Track, sample: VcpuSample) -> bool:
@@ -119,14 +137,21 @@ def _close_slot(track: Track, guest: GuestSample, settings: DemandSettings) -> T
     last = track.readings[-1]
     if last.read_ns <= track.slot.read_ns:
         return track
-    quota = guest.definition.quota_ratio
     former = track.level.demands[-1] if track.level.demands else track.demand
-    demand = _demand(track.slot, last, former, quota)
+    demand = _demand(track.slot, last, track, former, guest)
     level = extend(track.level, demand, track.slot.read_ns, settings.history_slots)
-    return Track(track.incarnation, track.readings, last, track.demand, level)
+    elasticity = track.elasticity
+    if len(level.demands) == 1:
+        elasticity = elasticity.changed()
+    run, wait, _ = _shares(track.slot, last)
+    if wait is not None:
+        elasticity = elasticity.seen(run, wait)
+    return replace(track, slot=last, level=level, elasticity=elasticity)
 
 
-def _demand(first: VcpuSample, last: VcpuSample, former: float, quota: float | None) -> float:
+def _demand(
+    first: VcpuSample, last: VcpuSample, track: Track, former: float, guest: GuestSample
+) -> float:
     run, wait, span_s = _shares(first, last)
     if span_s <= 0:
         return former
@@ -136,6 +161,9 @@ def _demand(first: VcpuSample, last: VcpuSample, former: float, quota: float | N
         idle = max(0.0, 1 - run - wait)
         pseudo = PSEUDO_S / span_s
         demand = (run + pseudo * former) / (run + idle + pseudo)
+        if idle >= BACKLOG_IDLE_RATIO:
+            demand = run + track.elasticity.theta * (demand - run)
+    quota = guest.definition.quota_ratio
     return min(demand, 1.0 if quota is None else quota, 1.0)
 
 

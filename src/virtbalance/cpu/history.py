@@ -4,9 +4,12 @@ A level is a run of demands that look alike. A two-sided CUSUM compares each new
 level's mean in units of its spread: small departures leak away (the slack), lasting or large ones
 add up until the limit, and then the old demands are dropped, not diluted (cpu.md, section 3).
 
-Example: a level of 0.37 with the least spread of 0.04. A demand of 0.40 is 0.8 spreads away,
-0.05 above the slack: nothing. A demand of 0.58 is 5.3 away: the first adds 4.5, the second
-reaches the limit of 6, and the level begins anew with that second one.
+How much a vCPU jitters from one demand to the next is remembered beyond a change, and a young
+level is not taken to be calmer than that: else each outlier of a restless vCPU begins a new level.
+
+Example: a level of 0.37 with the least spread of 0.04. A demand of 0.40 is 0.8 spreads away, less
+than the slack: nothing. A demand of 0.58 is 5.3 away: the first adds 3.8, the second passes the
+limit of 6, and the level begins anew with that second one.
 """
 
 import math
@@ -14,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 
-SLACK = 0.75
+SLACK = 1.5
 LIMIT = 6.0
-"""Both in spreads; cpu.md, section 3."""
+"""Both in spreads; cpu.md, section 3, has half of this slack, without the memory of jitter."""
 FIT = 3.0
 """In spreads: what a CUSUM has not had the time to judge is not taken for the level beyond this."""
 LEAST_SPREAD_RATIO = 0.03
@@ -24,6 +27,10 @@ LEAST_SPREAD_RATIO = 0.03
 PRIOR_SPREAD = 0.1
 PRIOR_WEIGHT = 4
 """A young level is taken to scatter by a tenth of its mean, with the weight of four demands."""
+DIFFERENCE_SPREADS = 1.128
+"""Mean difference of two draws from a normal distribution, in standard deviations."""
+JITTER_DEMANDS = 12
+"""Jitter is smoothed over about so many demands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +41,29 @@ class Level:
     since_ns: int = 0
     above: float = 0.0
     below: float = 0.0
+    jitter: float = 0.0
+    """The spread that the differences of neighbouring demands speak of, smoothed."""
 
 
 def extend(level: Level, demand: float, began_ns: int, keep: int) -> Level:
     """Return the level with one more demand, or a new level if it does not fit."""
     if not level.demands:
-        return Level((demand,), began_ns)
-    centre, deviation = mean(level.demands), spread(level.demands)
-    step = (demand - centre) / max(deviation, LEAST_SPREAD_RATIO)
+        return Level((demand,), began_ns, jitter=level.jitter)
+    step = (demand - mean(level.demands)) / _deviation(level)
     above = max(0.0, level.above + step - SLACK)
     below = max(0.0, level.below - step - SLACK)
+    difference = abs(demand - level.demands[-1]) / DIFFERENCE_SPREADS
+    jitter = level.jitter + (difference - level.jitter) / JITTER_DEMANDS
     if max(above, below) > LIMIT:
-        return Level((demand,), began_ns)
-    return Level((*level.demands, demand)[-keep:], level.since_ns, above, below)
+        return Level((demand,), began_ns, jitter=jitter)
+    return Level((*level.demands, demand)[-keep:], level.since_ns, above, below, jitter)
 
 
 def fits(level: Level, demand: float) -> bool:
     """Return whether a demand of this moment looks like the level; it may have just changed."""
     if not level.demands:
         return False
-    deviation = max(spread(level.demands), LEAST_SPREAD_RATIO)
-    return abs(demand - mean(level.demands)) <= FIT * deviation
+    return abs(demand - mean(level.demands)) <= FIT * _deviation(level)
 
 
 def mean(demands: Sequence[float]) -> float:
@@ -69,3 +78,8 @@ def spread(demands: Sequence[float]) -> float:
     # for every vCPU at every sample: the textbook sum of squares, at the speed of C
     squares = max(0.0, sum(map(mul, demands, demands)) - len(demands) * centre * centre)
     return math.sqrt((prior + squares) / (PRIOR_WEIGHT + len(demands)))
+
+
+def _deviation(level: Level) -> float:
+    """Return the unit in which departures from a level are counted."""
+    return max(spread(level.demands), level.jitter, LEAST_SPREAD_RATIO)

@@ -73,8 +73,7 @@ class Balance:
         """And this much of a pCPU for each pin: it keeps an idle host still, where the tiniest
         gain would pay for itself in five minutes."""
         idle_ratio: float = 0.03
-        """Idle guests show 0 to 3 % of a pCPU and are not worth a pin: no home for a vCPU below
-        this, and no change that shifts less."""
+        """Below this a vCPU gets no home: idle guests show 0 to 3 % and are not worth a pin."""
         patience_s: float = 15.0
         """vCPUs get their homes together once all busy ones are settled, and singly after having
         been settled for this long: some guest is always starting on a large host. Meanwhile the
@@ -200,7 +199,7 @@ class _Search:
         if not movable:
             return None
         partners = self._partners(coolest)
-        gains = self.board.gains(movable, source, partners, self.config.idle_ratio)
+        gains = self.board.gains(movable, source, partners)
         costs = self._costs(movable, source, partners)
         scores = (self._promised(gains, movable, partners) - costs).round(9)
         for place in np.argsort(-scores, axis=None, kind="stable")[:TESTED].tolist():
