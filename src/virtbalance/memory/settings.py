@@ -262,6 +262,8 @@ class GuardSettings:
     """A state is left when things are this many times better than where it began ..."""
     leave_s: float = 10.0
     """... for this long."""
+    migrate_after_s: float = 120.0
+    """An overload that lasts this long will not pass by itself: somebody should move away."""
 
     def __post_init__(self) -> None:
         _check(
@@ -291,4 +293,5 @@ class GuardSettings:
             pressure_ratio=(0, 1),
             leave_ratio=(1, 4),
             leave_s=(0, 600),
+            migrate_after_s=(0, 86400),
         )

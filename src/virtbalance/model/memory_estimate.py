@@ -97,9 +97,14 @@ class MemoryEstimate:
     """What that takes out of the budget, with some room."""
 
     @property
+    def whole_kib(self) -> int:
+        """The budget with what reservations take out of it."""
+        return self.budget_kib + self.withheld_kib
+
+    @property
     def shortfall_kib(self) -> int:
-        """By how much the guests' minima alone exceed the budget; 0: they fit."""
-        return max(0, sum(guest.minimum_kib for guest in self.resizable) - self.budget_kib)
+        """By how much the guests' minima alone exceed what the host can give; 0: they fit."""
+        return max(0, sum(guest.minimum_kib for guest in self.resizable) - self.whole_kib)
 
     @property
     def resizable(self) -> tuple[GuestMemoryEstimate, ...]:

@@ -40,6 +40,8 @@ def _memory_lines(tick: Mapping[str, Any]) -> list[str]:
         f"  {compartment['name']}: budget {mib(compartment['budget_kib'])} MiB"
         for compartment in host["compartments"]
     )
+    if host["shortfall_kib"]:
+        lines.append(f"  the minima exceed the budget by {mib(host['shortfall_kib'])} MiB")
     balloons = [guest for guest in tick["guests"] if guest["balloon"]]
     off = {
         option: [guest["name"] for guest in balloons if not guest[key]]
