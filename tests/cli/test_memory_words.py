@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.control.programs import memory_role, run
-from virtbalance.model.guest import GuestDefinition
+from virtbalance.model.guest import GuestDefinition, GuestSettings
 from virtbalance.model.plan import Reason, SetStatsPeriod
 from virtbalance.model.reservation import Reservation
 from virtbalance.simulation.build import host, uuid
@@ -101,3 +101,19 @@ def test_status_tells_what_is_reserved(tmp_path: Path) -> None:
     ours = Reservation(2 * GIB, frozenset({uuid(0)}))
     lines = status_lines(documented(simulated, tmp_path, 40, ours))
     assert "  reserved: 2048 MiB for guests to come, 2048 free" in lines
+
+
+def test_status_tells_minima_that_do_not_fit_and_budgets_inside(tmp_path: Path) -> None:
+    promised = GuestSettings(minimum_kib=3 * GIB)
+    simulated = host(SimMachine(memory_kib=6 * GIB), guests=2, memory=NEEDY)
+    for number in range(2):
+        described = simulated.guests[uuid(number)].described
+        simulated.change(uuid(number), replace(described, settings=promised))
+    document = documented(simulated, tmp_path, 3)
+    part = {"name": "NUMA node 1", "budget_kib": 900 * MIB, "guests": [uuid(0)]}
+    document["last_tick"]["host"]["compartments"] = [part]
+    lines = status_lines(document)
+    short_mib = document["last_tick"]["host"]["shortfall_kib"] // MIB
+    assert short_mib > 1000
+    assert f"  the minima exceed the budget by {short_mib} MiB" in lines
+    assert "  NUMA node 1: budget 900 MiB" in lines

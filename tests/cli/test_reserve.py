@@ -54,7 +54,7 @@ def tick_of(*guests: dict[str, Any], reserved: int, free: int, **other: Any) -> 
 
 
 def test_progress_names_who_gives() -> None:
-    tick = tick_of(row("a", 900, 700), row("b", 500, 500), reserved=1000, free=300)
+    tick = tick_of(row("a", 900, 700), row("b", 500, 499), reserved=1000, free=300)
     assert progress_line(tick) == "300 of 1000 MiB are free; giving (MiB): a 900 → 700"
 
 

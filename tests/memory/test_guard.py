@@ -319,6 +319,16 @@ def test_a_guest_with_swap_is_squeezed_a_little_in_overload() -> None:
     assert overloaded(swaps=True) == {"g": 948}
 
 
+def test_a_guest_that_has_less_than_is_safe_is_refused_for_that_reason() -> None:
+    guarding = Guarding()
+    assert guarding.does(believed(used=450, actual=500), plan=wishes(g=300)) == {}
+    (note,) = guarding.verdict.amendments
+    assert (note.reason.rule, note.reason.figures["why"]) == (
+        "safe",
+        "it uses 450 MiB, less than 550 MiB is not safe",
+    )
+
+
 def test_but_not_while_it_swaps_in_faster_than_the_poorest() -> None:
     assert overloaded(swaps=True, swap_in_kib_s=10.0) == {}
     assert overloaded(swaps=True, swap_in_kib_s=10.0, poor_swaps_in_kib_s=20.0) == {"g": 948}

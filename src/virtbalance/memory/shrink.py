@@ -88,7 +88,7 @@ def _step(wish: Wish, scene: Scene) -> Resize | Amendment:
         (safe_kib(guest, scene.settings), _safe_text(guest, scene.settings), "safe"),
     ]
     squeezed_kib = _squeezed_kib(guest, scene)
-    if squeezed_kib < max(limits[2:])[0]:
+    if squeezed_kib < min(guest.actual_kib, max(limits[2:])[0]):
         limits[2:] = [(squeezed_kib, "squeezed a little: not all hard needs fit", "step")]
     target_kib, limit, rule = max(limits, key=lambda bound: bound[0])
     if guest.target_kib - target_kib < scene.settings.tolerance_kib:

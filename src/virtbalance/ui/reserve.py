@@ -7,6 +7,9 @@ from virtbalance.ui.text import mib
 
 Document = Mapping[str, Any]
 
+_ARRIVED_KIB = 4096
+"""A balloon this near to its target is there."""
+
 
 def progress_line(tick: Document) -> str:
     """Return how much of what is reserved is free, and who is giving."""
@@ -15,7 +18,7 @@ def progress_line(tick: Document) -> str:
     giving = ", ".join(
         f"{guest['name']} {mib(guest['actual_kib'])} → {mib(guest['target_kib'])}"
         for guest in tick["guests"]
-        if guest["target_kib"] < guest["actual_kib"] and not guest["fixed"]
+        if _is_giving(guest)
     )
     return f"{line}; giving (MiB): {giving}" if giving else line
 
@@ -27,6 +30,11 @@ def obstacle_lines(tick: Document) -> list[str]:
         for guest in tick["guests"]
         for why in _why(guest, tick)
     ]
+
+
+def _is_giving(guest: Document) -> bool:
+    moving_kib = guest["actual_kib"] - guest["target_kib"]
+    return not guest["fixed"] and moving_kib >= _ARRIVED_KIB
 
 
 def _why(guest: Document, tick: Document) -> Iterator[str]:
@@ -45,7 +53,7 @@ def _why(guest: Document, tick: Document) -> Iterator[str]:
     ]
     refused = [note["reason"] for note in tick["amendments"] if note["uuid"] == uuid]
     why = holds or failed or [reason["figures"].get("why", reason["text"]) for reason in refused]
-    if guest["target_kib"] < guest["actual_kib"]:
+    if _is_giving(guest):
         why = [f"its balloon is on its way to {mib(guest['target_kib'])} MiB"]
     wishes = [wish["reason"]["text"] for wish in tick["desired"] if wish["uuid"] == uuid]
     yield from why or wishes or ["it needs that much"]
