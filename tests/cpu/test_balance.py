@@ -15,7 +15,7 @@ from virtbalance.model.topology import Pcpu, Topology
 
 
 def decide(estimate: CpuEstimate, config: Balance.Config | None = None) -> CpuPlan:
-    return Balance().decide(None, estimate, config or Balance.Config(), 0.0)[0]
+    return Balance().decide(None, estimate, config or Balance.Config(pin="cpu"), 0.0)[0]
 
 
 def homes(estimate: CpuEstimate) -> dict[str, int | None]:

@@ -9,7 +9,7 @@ from virtbalance.cpu.granularity import domains_of
 from virtbalance.cpu.policies.balance import Balance
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.plan import CpuPlan
-from virtbalance.model.topology import Pcpu, Topology
+from virtbalance.model.topology import NumaNode, Pcpu, Topology
 
 DOMAIN = Balance.Config(pin="domain")
 FOUR, OTHER_FOUR = set(range(4)), set(range(4, 8))
@@ -76,6 +76,58 @@ def test_nothing_more_after_that() -> None:
     assert decide(applied(crowd, decide(crowd))).pins == ()
 
 
+TWO_NODES = Topology(
+    tuple(Pcpu(cpu, cpu, cpu // 4 * 4, cpu // 4) for cpu in range(8)),
+    (NumaNode(0, 1 << 20), NumaNode(1, 1 << 20)),
+)
+ALL = FOUR | OTHER_FOUR
+
+
+def automatic(estimate: CpuEstimate) -> CpuPlan:
+    return Balance().decide(None, estimate, Balance.Config(), 0.0)[0]
+
+
+def waiting(load: VcpuEstimate, wait: float) -> VcpuEstimate:
+    return replace(load, wait_ratio=wait)
+
+
+def test_auto_sets_no_pins_where_the_kernel_may_run_everybody_everywhere() -> None:
+    crowd = [waiting(vcpu(f"g{i}", 1.0, FOUR), 0.3) for i in range(6)]
+    assert automatic(estimate_of(4, *crowd)).pins == ()
+
+
+def test_auto_frees_who_waits_in_a_heap_and_says_so() -> None:
+    heap = [waiting(vcpu(f"g{i}", 0.5, 0), 0.6) for i in range(4)]
+    plan = automatic(estimate_of(4, *heap))
+    assert [pin.cpus for pin in plan.pins] == [FOUR] * 4
+    assert str(plan.pins[0].reason) == (
+        "confined to pCPU 0 where any of 0-3 will do; it waits 60% of the time"
+    )
+
+
+def test_auto_leaves_narrow_masks_that_harm_nobody() -> None:
+    even = [waiting(vcpu(f"g{i}", 0.5, i), 0.01) for i in range(4)]
+    assert automatic(estimate_of(4, *even)).pins == ()
+
+
+def test_auto_keeps_guests_on_the_node_of_their_memory() -> None:
+    there = [replace(vcpu(f"g{i}", 0.5, ALL), memory_node=1) for i in range(3)]
+    unknown = vcpu("u", 0.5, ALL)
+    plan = automatic(replace(estimate_of(8, *there, unknown), topology=TWO_NODES))
+    assert [(pin.vcpu.uuid, pin.cpus) for pin in plan.pins] == [
+        (f"g{i}", OTHER_FOUR) for i in range(3)
+    ]
+    assert str(plan.pins[0].reason) == (
+        "its memory lies on node 1; pCPU 4-7 is loaded 0.25, with its 0.50 0.31"
+    )
+
+
+def test_auto_brings_a_guest_back_to_its_memory() -> None:
+    far = replace(vcpu("a", 0.8, FOUR), memory_node=1, steady_s=60.0)
+    plan = automatic(replace(estimate_of(8, far), topology=TWO_NODES))
+    assert [pin.cpus for pin in plan.pins] == [OTHER_FOUR]
+
+
 def test_the_word_is_checked() -> None:
-    with pytest.raises(ValueError, match="pin must be cpu or domain, got core"):
+    with pytest.raises(ValueError, match="pin must be auto, cpu or domain, got core"):
         Balance.Config(pin="core")

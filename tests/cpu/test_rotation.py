@@ -15,7 +15,7 @@ THREE = estimate_of(
 
 
 def moves(estimate: CpuEstimate, state: Deficits, now_s: float) -> list[str]:
-    plan, _ = Balance().decide(state, estimate, Balance.Config(), now_s)
+    plan, _ = Balance().decide(state, estimate, Balance.Config(pin="cpu"), now_s)
     return [str(pin.reason) for pin in plan.pins]
 
 

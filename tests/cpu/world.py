@@ -131,7 +131,7 @@ class Scheduler:
     world: World
     period_s: float
     policy: Balance = field(default_factory=Balance)
-    config: Balance.Config = field(default_factory=Balance.Config)
+    config: Balance.Config = field(default_factory=lambda: Balance.Config(pin="cpu"))
     guard_settings: GuardSettings = field(default_factory=GuardSettings)
     demand: DemandState | None = None
     safety: GuardState | None = None

@@ -92,7 +92,10 @@ class Board:
         return sorted(vcpu for vcpu in self.residents[pcpu] if vcpus[vcpu].fixed is None)
 
     def gains(self, vcpus: Sequence[int], source: int, partners: Partners) -> Array:
-        """Return by how much each exchange lowers the strain of all cores, at every sample.
+        """Return by how much each exchange relieves the host, in pCPUs, at every sample.
+
+        That is the fall in strain of all cores, less the time that distance to memory and to
+        siblings costs, less how much more siblings are in each other's way.
 
         Shaped (readings, vcpus, partners, samples). What is not allowed gains ``BARRED``, and so
         does a vCPU that has its core to itself: it moves nearer to its memory, or not at all.
@@ -108,6 +111,7 @@ class Board:
         at_target = arriving - returning
         gains = self._relief(source, pcpus, at_source, at_target)
         gains -= self._hindrance(moved, source, pcpus, back)[:, :, None]
+        gains -= at_source + at_target  # what distance adds to the load of both together
         able = self._allowed[moved[:, None], pcpus] & (~comes | self._allowed[back, source])
         if self._alone(source):
             here = self._factors(moved, np.full(len(moved), source))
@@ -116,12 +120,12 @@ class Board:
         return gains
 
     def arrivals(self, vcpu: int) -> Array:
-        """Return the mean rise in strain if a vCPU without a home got one, by pCPU."""
+        """Return what each pCPU as the first home of a vCPU would cost the host, in pCPUs."""
         mover = np.array([vcpu])
         pcpus = np.arange(len(self.cpus))
         self._spread(vcpu, -1.0)
         added = self.entitled[:, mover, None] * self._factors(mover, pcpus)[:, None]
-        rise: Array = -self._relief_there(pcpus, added)[0, 0].mean(axis=-1)
+        rise: Array = (added - self._relief_there(pcpus, added))[0, 0].mean(axis=-1)
         self._spread(vcpu, 1.0)
         rise += [self._beside(vcpu, pcpu) for pcpu in range(len(self.cpus))]
         rise[~self._allowed[vcpu]] = np.inf

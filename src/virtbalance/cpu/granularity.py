@@ -4,9 +4,10 @@ A vCPU that may run on eight pCPUs finds an idle one within a millisecond, where
 single pCPU waits behind its neighbours: with bursty vCPUs at 50 to 80 % load single pins leave 13
 to 25 % of the machine idle while somebody waits, sets of eight 0.2 to 4 % (cpu.md, section 12).
 
-A domain is the pCPUs under one last-level cache, cut into parts of at most eight. ``fold`` makes
-each domain one large pCPU named by its lowest number, ``unfold`` turns the answer back into masks.
-On a host of one domain there is nothing to decide: the kernel does it all, without pins.
+A domain is the pCPUs under one last-level cache, cut into parts of at most eight; or, where only
+memory matters, a whole NUMA node. ``fold`` makes each domain one large pCPU named by its lowest
+number, ``unfold`` turns the answer back into masks. On a host of one domain there is nothing to
+decide: the kernel does it all, and the best mask is none.
 """
 
 from collections import defaultdict
@@ -15,7 +16,7 @@ from dataclasses import replace
 
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.cpu_list import format_cpu_list
-from virtbalance.model.plan import Pin, Reason
+from virtbalance.model.plan import Figure, Pin, Reason
 from virtbalance.model.topology import Pcpu, Topology
 
 LARGEST = 8
@@ -41,6 +42,14 @@ def domains_of(estimate: CpuEstimate) -> Domains:
     return dict(sorted(found.items()))
 
 
+def nodes_of(estimate: CpuEstimate) -> Domains:
+    """Return the host's NUMA nodes by their lowest pCPU."""
+    nodes: dict[int, list[int]] = defaultdict(list)
+    for cpu in sorted(estimate.capacity):
+        nodes[estimate.topology.by_id[cpu].node].append(cpu)
+    return {min(cpus): frozenset(cpus) for cpus in nodes.values()}
+
+
 def fold(estimate: CpuEstimate, domains: Domains) -> CpuEstimate:
     """Return the estimate with domains in the place of pCPUs."""
     known = estimate.topology.by_id
@@ -61,8 +70,13 @@ def fold(estimate: CpuEstimate, domains: Domains) -> CpuEstimate:
     )
 
 
-def unfold(pins: tuple[Pin, ...], estimate: CpuEstimate, domains: Domains) -> Iterator[Pin]:
-    """Yield the pins with domains' pCPUs as masks, then those that widen narrower masks."""
+def unfold(
+    pins: tuple[Pin, ...], estimate: CpuEstimate, domains: Domains, least_wait_ratio: float
+) -> Iterator[Pin]:
+    """Yield the pins with domains' pCPUs as masks, then those that widen narrower masks.
+
+    Widened is the mask of a vCPU that waits for at least ``least_wait_ratio`` of the time.
+    """
     vcpus = {vcpu.key: vcpu for vcpu in estimate.vcpus}
     for pin in pins:
         (domain,) = pin.cpus
@@ -74,7 +88,8 @@ def unfold(pins: tuple[Pin, ...], estimate: CpuEstimate, domains: Domains) -> It
         yield Pin(pin.vcpu, mask, Reason(pin.reason.rule, pin.reason.template, figures))
     moved = {pin.vcpu for pin in pins}
     for vcpu in estimate.vcpus:
-        if vcpu.key not in moved and vcpu.fixed is None:
+        waits = (vcpu.wait_ratio or 0.0) >= least_wait_ratio
+        if vcpu.key not in moved and vcpu.fixed is None and waits:
             yield from _widen(vcpu, domains)
 
 
@@ -83,11 +98,14 @@ def _widen(vcpu: VcpuEstimate, domains: Domains) -> Iterator[Pin]:
         mask = domain & vcpu.allowed
         if vcpu.affinity < mask:
             text = "confined to pCPU {source} where any of {target} will do"
-            figures = {
+            figures: dict[str, Figure] = {
                 "vcpu": f"{vcpu.guest_name}/{vcpu.key.vcpu}",
                 "source": format_cpu_list(vcpu.affinity),
                 "target": format_cpu_list(mask),
             }
+            if vcpu.wait_ratio:
+                text += "; it waits {wait:.0%} of the time"
+                figures["wait"] = vcpu.wait_ratio
             yield Pin(vcpu.key, mask, Reason("widen", text, figures))
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from virtbalance.cpu.board import NOBODY, Board, Partners
-from virtbalance.cpu.granularity import domains_of, fold, unfold
+from virtbalance.cpu.granularity import domains_of, fold, nodes_of, unfold
 from virtbalance.cpu.replay import recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
 from virtbalance.cpu.strain import Array
@@ -40,6 +40,8 @@ PARTNERS = 8
 """Least loaded pCPUs tried for a move, and for a swap."""
 TESTED = 4
 """Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
+CONFINED_WAIT_RATIO = 0.05
+"""``auto`` widens the mask of a vCPU that waits longer: the kernel would run it elsewhere."""
 HORIZON_S = (10.0, 300.0)
 """A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
 
@@ -64,9 +66,11 @@ class Balance:
     class Config:
         """What counts as better."""
 
-        pin: str = "cpu"
+        pin: str = "auto"
         """``cpu``: one pCPU for each vCPU; ``domain``: the pCPUs under one last-level cache, at
-        most eight (see ``granularity``)."""
+        most eight (see ``granularity``); ``auto``: no pins but to keep guests on the NUMA node of
+        their memory, and to free those that wait in a narrower mask: with recorded loads nothing
+        serves guests better (docs/bench.md)."""
         errors: float = 2.0
         """A gain must exceed what it costs by this many standard errors."""
         least_gain_ratio: float = 0.001
@@ -83,8 +87,8 @@ class Balance:
         much CPU time: every 2 s for three hogs on two pCPUs."""
 
         def __post_init__(self) -> None:
-            if self.pin not in ("cpu", "domain"):
-                raise ValueError(f"pin must be cpu or domain, got {self.pin}")
+            if self.pin not in ("auto", "cpu", "domain"):
+                raise ValueError(f"pin must be auto, cpu or domain, got {self.pin}")
             for name in ("least_gain_ratio", "idle_ratio"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} must be 0 to 1, got {getattr(self, name)}")
@@ -96,11 +100,13 @@ class Balance:
         self, state: Deficits | None, estimate: CpuEstimate, config: Config, now_s: float
     ) -> tuple[CpuPlan, Deficits | None]:
         """Return the pins that even the load, or the rotation's next turns."""
-        if config.pin == "domain":
-            domains = domains_of(estimate)
-            pins = _Search(fold(estimate, domains), config).pins()
+        if config.pin != "cpu":
+            automatic = config.pin == "auto"
+            domains = (nodes_of if automatic else domains_of)(estimate)
+            pins = _Search(fold(estimate, domains), config, only_with_memory=automatic).pins()
+            least_wait = CONFINED_WAIT_RATIO if automatic else 0.0
             # inside a domain the kernel takes turns by itself
-            return CpuPlan(tuple(unfold(pins, estimate, domains))), None
+            return CpuPlan(tuple(unfold(pins, estimate, domains, least_wait))), None
         search = _Search(estimate, config)
         deficits = accrue(state, estimate, search.entitled, now_s, 2 * config.rotation_s)
         return CpuPlan(search.pins() or search.turns(deficits)), deficits
@@ -109,9 +115,13 @@ class Balance:
 class _Search:
     """The placement after all that is worth doing, and why."""
 
-    def __init__(self, estimate: CpuEstimate, config: Balance.Config) -> None:
+    def __init__(
+        self, estimate: CpuEstimate, config: Balance.Config, *, only_with_memory: bool = False
+    ) -> None:
+        """``only_with_memory``: nobody gets a home but whose memory is known to lie somewhere."""
         self.estimate = estimate
         self.config = config
+        self.only_with_memory = only_with_memory
         record = recorded(estimate)
         self.entitled = record.entitled
         self.lengths = record.lengths
@@ -150,6 +160,7 @@ class _Search:
             place
             for place, vcpu in enumerate(self.estimate.vcpus)
             if vcpu.fixed is None and vcpu.home is None and mean[place] > self.config.idle_ratio
+            if vcpu.memory_node is not None or not self.only_with_memory
         ]
         vcpus = self.estimate.vcpus
         together = all(vcpus[place].settled for place in busy)
@@ -170,18 +181,19 @@ class _Search:
         target = int(rise.argmin())
         before = self.board.relative()[target]
         self.board.settle(place, target)
-        self.reasons[place] = Reason(
-            "home",
-            "it has no pCPU of its own; pCPU {target} is least loaded, {before:.2f}, "
-            "with its {demand:.2f} {after:.2f}",
-            {
-                "vcpu": _name(self.estimate.vcpus[place]),
-                "target": self.board.cpus[target],
-                "demand": float(self.board.mean[place]),
-                "before": float(before),
-                "after": float(self.board.relative()[target]),
-            },
-        )
+        vcpu = self.estimate.vcpus[place]
+        figures: dict[str, Figure] = {
+            "vcpu": _name(vcpu),
+            "target": self.board.cpus[target],
+            "demand": float(self.board.mean[place]),
+            "before": float(before),
+            "after": float(self.board.relative()[target]),
+        }
+        text = "it has no pCPU of its own; pCPU {target} is least loaded, {before:.2f}, "
+        if vcpu.memory_node == self.estimate.topology.by_id[self.board.cpus[target]].node:
+            figures["node"] = vcpu.memory_node
+            text = "its memory lies on node {node}; pCPU {target} is loaded {before:.2f}, "
+        self.reasons[place] = Reason("home", text + "with its {demand:.2f} {after:.2f}", figures)
 
     def _best(self) -> Change | None:
         """Return the best change of the most strained pCPU that has one, or ``None``."""
