@@ -92,6 +92,12 @@ def test_a_limit_on_one_guest_inside_a_node_binds_it_alone() -> None:
     assert divided(claims, 5000, *limits) == {"a": 200, "b": 600, "c": 600}
 
 
+def test_a_limit_further_in_that_is_wider_than_the_one_around_it_does_not_count() -> None:
+    claims = [claim("a", 0, 600), claim("b", 0, 600)]
+    limits = (node(300, "a", "b"), node(400, "a", name="control group a"))
+    assert divided(claims, 5000, *limits) == {"a": 150, "b": 150}
+
+
 def test_who_is_limited_by_what_is_told_in_the_policys_reason() -> None:
     guests = [believed(name, used=2000, actual=1024, maximum=4096) for name in "abc"]
     estimate = replace(whole(*guests), compartments=(node(2000 * MIB, "a", "b"),))
@@ -195,3 +201,35 @@ def test_nobody_is_put_back_to_more_than_is_inside() -> None:
     originals = dict.fromkeys("abc", 1024 * MIB)
     back = restore(estimate, originals, GuardSettings())
     assert {r.uuid: r.target_kib // MIB for r in back} == {"a": 612, "b": 612, "c": 1024}
+
+
+PLACES = st.lists(
+    st.tuples(st.integers(0, 4000), st.sets(st.sampled_from("abcd"))), min_size=1, max_size=3
+)
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(100, 2000)] * 4), min_size=4, max_size=4), PLACES, st.data()
+)
+def test_what_is_committed_inside_never_rises_above_what_is_there(
+    figures: list[tuple[int, int, int, int]],
+    places: list[tuple[int, set[str]]],
+    data: st.DataObject,
+) -> None:
+    guests = [
+        believed(name, used=min(used, actual), actual=actual, target=target, hard=hard)
+        for name, (used, actual, target, hard) in zip("abcd", figures, strict=True)
+    ]
+    rooms = [node(mib * MIB, *names, name=f"n{i}") for i, (mib, names) in enumerate(places)]
+    estimate = replace(whole(*guests), compartments=tuple(rooms))
+    wanted = {g.uuid: float(data.draw(st.integers(0, 2048))) for g in guests}
+    verdict, _ = guard(None, estimate, wishes(**wanted), {}, GuardSettings(), 1.0)
+    targets = {g.uuid: g.target_kib for g in guests}
+    after = targets | {a.uuid: a.target_kib for a in verdict.actions if isinstance(a, Resize)}
+    for room in rooms:
+        inside = [g for g in guests if g.uuid in room.guests]
+        before_kib = sum(g.committed_kib for g in inside)
+        after_kib = sum(max(g.actual_kib, after[g.uuid]) for g in inside)
+        grown = [g.uuid for g in inside if after[g.uuid] > g.committed_kib]
+        assert after_kib <= max(before_kib, room.budget_kib)
+        assert before_kib <= room.budget_kib or not grown

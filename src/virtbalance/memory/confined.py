@@ -27,22 +27,35 @@ def allocate_confined(
     claims: Sequence[Claim], estimate: MemoryEstimate, overload: Overload
 ) -> ConfinedAllocation:
     """Divide the budget of the host, and of each compartment, among the guests' claims."""
+    everybody = frozenset(claim.uuid for claim in claims)
+    host = CompartmentEstimate("host", estimate.budget_kib, estimate.pool_kib, everybody)
+    return _divide(claims, host, estimate.compartments, overload)
+
+
+def _divide(
+    claims: Sequence[Claim],
+    place: CompartmentEstimate,
+    compartments: Sequence[CompartmentEstimate],
+    overload: Overload,
+) -> ConfinedAllocation:
+    """Divide what is in one place among the guests there, and in the compartments it has."""
     settled: dict[str, Share] = {}
     limited_by: dict[str, CompartmentEstimate] = {}
     while True:
         unsettled = [claim for claim in claims if claim.uuid not in settled]
-        left_kib = estimate.budget_kib - _sum_kib(settled)
-        whole = allocate(unsettled, left_kib, estimate.pool_kib, overload)
+        left_kib = place.budget_kib - _sum_kib(settled)
+        whole = allocate(unsettled, left_kib, place.pool_kib, overload)
         shares = settled | dict(whole.shares)
-        compartment = _overfull(estimate.compartments, shares, settled)
-        if compartment is None:
+        tight = _overfull(compartments, shares, settled)
+        if tight is None:
             return ConfinedAllocation(replace(whole, shares=shares), limited_by)
-        inside = [claim for claim in unsettled if claim.uuid in compartment.guests]
-        taken_kib = _sum_kib({u: s for u, s in settled.items() if u in compartment.guests})
-        left_kib = compartment.budget_kib - taken_kib
-        part = allocate(inside, left_kib, compartment.pool_kib, overload)
-        settled |= part.shares
-        limited_by |= dict.fromkeys(part.shares, compartment)
+        inside = [claim for claim in unsettled if claim.uuid in tight.guests]
+        taken_kib = _sum_kib({u: share for u, share in settled.items() if u in tight.guests})
+        within = [c for c in compartments if c is not tight and c.guests <= tight.guests]
+        left = replace(tight, budget_kib=tight.budget_kib - taken_kib)
+        part = _divide(inside, left, within, overload)
+        settled |= part.whole.shares
+        limited_by |= dict.fromkeys(part.whole.shares, tight) | dict(part.limited_by)
 
 
 def _overfull(
@@ -50,8 +63,11 @@ def _overfull(
     shares: Mapping[str, Share],
     settled: Mapping[str, Share],
 ) -> CompartmentEstimate | None:
-    """Return the smallest compartment with too much in it of which something can be taken."""
-    for compartment in sorted(compartments, key=lambda c: (len(c.guests), c.name)):
+    """Return a compartment with too much in it of which something can be taken.
+
+    The outermost first: who is settled in there has found room in those further in as well.
+    """
+    for compartment in sorted(compartments, key=lambda c: (-len(c.guests), c.budget_kib, c.name)):
         inside = {uuid: share for uuid, share in shares.items() if uuid in compartment.guests}
         if _sum_kib(inside) > compartment.budget_kib and inside.keys() - settled.keys():
             return compartment
