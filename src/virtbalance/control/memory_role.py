@@ -10,6 +10,7 @@ from virtbalance.control.policy_seat import PolicySeat
 from virtbalance.control.role import GuestFilter, set_anew
 from virtbalance.memory import demand, outside
 from virtbalance.memory import guard as safety
+from virtbalance.memory.overload import OverloadWatch, watch_overload
 from virtbalance.memory.policy import MemoryPolicy
 from virtbalance.memory.restore import restore
 from virtbalance.memory.settings import DemandSettings, GuardSettings
@@ -64,6 +65,7 @@ class MemoryRole:
         self._demand_state: demand.DemandState | None = None
         self._guard_state: safety.GuardState | None = None
         self._outside_state: outside.OutsideState | None = None
+        self._overload = OverloadWatch()
         self._ownership: Ownership[str, int] = Ownership()
         self._undo: dict[str, Entry] = {}
         self._snapshot: Snapshot | None = None
@@ -111,7 +113,10 @@ class MemoryRole:
             self._settings.demand,
             self._reservations(),
         )
-        return events
+        overloaded, self._overload = watch_overload(
+            self._overload, self._estimate, now_s, self._settings.guard.migrate_after_s
+        )
+        return (*events, *overloaded)
 
     def decide(self, now_s: float) -> MemoryPlan:
         """Ask the policy."""
