@@ -172,6 +172,12 @@ def test_once_free_the_command_is_run_and_its_exit_code_is_ours(tmp_path: Path) 
     assert max(looks) == 1000
 
 
+def test_a_command_that_is_killed_ends_as_in_a_shell(tmp_path: Path) -> None:
+    with coordinator(tmp_path, lambda reserved: tick_of(reserved=reserved, free=reserved)):
+        words = ("virt-balance", "reserve", "1M", "-c", HOST, "--then", "sh -c 'kill -9 $$'")
+        assert call(tmp_path, *words).returncode == 137
+
+
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     with coordinator(tmp_path, lambda reserved: tick_of(reserved=reserved, free=reserved)):
         words = ("virt-balance", "reserve", "1M", "-c", HOST, "--then", "/no/such/thing")

@@ -5,6 +5,7 @@ runs. So memory can't stay reserved by accident, however this command ends.
 """
 
 import argparse
+import contextlib
 import math
 import shlex
 import subprocess
@@ -55,14 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("a reservation must be larger than 0")
     coordinator = _Coordinator(_host_directory(arguments.uri))
     present = frozenset(guest["uuid"] for guest in coordinator.latest()["guests"])
-    try:
-        with coordinator.reservations.held(Reservation(arguments.size_kib, present)):
-            _await_free(coordinator, arguments.timeout)
-            if arguments.then:
-                return _run_command(arguments.then)
-            _await_guest(coordinator, present)
-    except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        held = coordinator.reservations.held(Reservation(arguments.size_kib, present))
+        try:
+            stack.enter_context(held)
+        except OSError as error:
+            raise CommandError(f"{error.filename}: {error.strerror}") from error
+        _await_free(coordinator, arguments.timeout)
+        if arguments.then:
+            return _run_command(arguments.then)
+        _await_guest(coordinator, present)
     return 0
 
 
@@ -133,11 +136,12 @@ def _await_free(coordinator: _Coordinator, timeout_s: float) -> None:
 
 
 def _run_command(command: Sequence[str]) -> int:
-    """Run the user's command to its end; return its exit code."""
+    """Run the user's command to its end; return its exit code as a shell would."""
     try:
-        return subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False).returncode
     except OSError as error:
         raise CommandError(f"{command[0]}: {error.strerror}") from error
+    return code if code >= 0 else 128 - code
 
 
 def _await_guest(coordinator: _Coordinator, present: frozenset[str]) -> None:
