@@ -8,10 +8,12 @@ import pytest
 
 from virtbalance.bench.building import build
 from virtbalance.bench.library import find
+from virtbalance.bench.runner import program_settings
 from virtbalance.bench.schema import TraceTable
 from virtbalance.bench.trace_guests import trace_guests
 from virtbalance.bench.traces import DIRECTORY_VARIABLE, recorded
 from virtbalance.control.config import ConfigError
+from virtbalance.control.settings import CpuSettings
 from virtbalance.simulation.workload import Trace
 
 
@@ -64,6 +66,26 @@ def test_guests_are_drawn_by_the_seed_and_scaled_to_the_load() -> None:
     assert drawn == trace_guests(scenario, 1)
     assert drawn != trace_guests(scenario, 2)
     assert 20 <= len(drawn.open_vcpus) <= 44  # half of them, by chance
+
+
+def test_a_recorded_value_is_one_decision_interval() -> None:
+    """Looked at, remembered, decided on and recorded at the spacing of the recorded values."""
+    rows = find(["p11-*"])
+    assert len(rows) == 12
+    for scenario in rows:
+        assert scenario.trace is not None
+        settings = program_settings(scenario)
+        assert isinstance(settings, CpuSettings)
+        spacings = {
+            scenario.trace.step_s,
+            scenario.period_s,
+            scenario.record_s,
+            settings.demand.window_s,
+            settings.demand.slot_s,
+        }
+        assert spacings == {4.0}
+        assert scenario.measure_from_s == 12 * 4.0
+        assert scenario.trace.open_ratio == 0.5
 
 
 def test_a_memory_trace_makes_the_host(tmp_path: Path) -> None:
