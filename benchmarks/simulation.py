@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from virtbalance.bench.baselines.cpu.lpt import Lpt
-from virtbalance.control.cpu_role import CpuRole, CpuRoleSettings
 from virtbalance.control.deadline import UnlimitedDecider
 from virtbalance.control.journal import MemoryJournal
 from virtbalance.control.loop import Loop
-from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
-from virtbalance.control.role import GuestFilter, Role
+from virtbalance.control.roles import make_role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
 from virtbalance.cpu.policies.balance import Balance
 from virtbalance.memory.policies.fair import Fair
@@ -94,11 +92,12 @@ def main() -> None:
 def run(case: Case) -> float:
     """Return the processor time a case takes."""
     simulated = case.make()
+    config = case.policy.Config() if hasattr(case.policy, "Config") else None
     settings = loop_settings(case.settings, round(case.seconds / case.settings.period_s))
     settings = replace(settings, looks=case.looks or settings.looks)
     loop_of_case = Loop(
         simulated,
-        role(case),
+        make_role(case.settings, case.policy(), config),
         settings,
         clock=simulated.clock,
         decider=UnlimitedDecider(),
@@ -107,19 +106,6 @@ def run(case: Case) -> float:
     began_s = time.process_time()
     loop_of_case.run()
     return time.process_time() - began_s
-
-
-def role(case: Case) -> Role:
-    settings, policy = case.settings, case.policy()
-    config = case.policy.Config() if hasattr(case.policy, "Config") else None
-    guests = GuestFilter(settings.include, settings.exclude)
-    if isinstance(settings, CpuSettings):
-        return CpuRole(policy, config, CpuRoleSettings(settings.demand, settings.guard, guests))
-    return MemoryRole(
-        policy,
-        config,
-        MemoryRoleSettings(settings.demand, settings.guard, guests, settings.stats_period_s),
-    )
 
 
 if __name__ == "__main__":

@@ -53,16 +53,21 @@ def test_a_thread_that_ended_is_noticed_at_the_next_look(
     threads.close()
 
 
-def test_the_others_are_still_seen_when_one_thread_has_ended(
-    sleeper: subprocess.Popen[bytes],
-) -> None:
-    threads = GuestThreads(os.getpid(), {0: threading.get_native_id()}, PROC)
-    brief = GuestThreads(sleeper.pid, {1: sleeper.pid}, PROC)
-    threads._rows += brief._rows
+def test_the_others_are_still_seen_when_one_thread_has_ended() -> None:
+    end = threading.Event()
+    brief = threading.Thread(target=end.wait)
+    brief.start()
+    assert brief.native_id is not None
+    ids = {0: threading.get_native_id(), 1: brief.native_id}
+    threads = GuestThreads(os.getpid(), ids, PROC)
     assert ([s.index for s in threads.sample()], threads.complete) == ([0, 1], True)
-    sleeper.kill()
-    sleeper.wait()
-    assert ([s.index for s in threads.sample()], threads.complete) == ([0], False)
+    end.set()
+    brief.join()
+    while Path("/proc/self/task", str(brief.native_id)).exists():
+        time.sleep(0.01)
+    (left,) = threads.sample()
+    assert (left.index, threads.complete) == (0, False)
+    assert left.affinity == frozenset(os.sched_getaffinity(0))
     threads.close()
 
 

@@ -19,7 +19,7 @@ from virtbalance.control.policies import (
     make_policy,
     policy_names,
 )
-from virtbalance.control.role import GuestFilter, Role
+from virtbalance.control.role import Role
 from virtbalance.control.settings import CpuSettings, MemorySettings
 from virtbalance.model.guest import RoleName, VcpuKey
 from virtbalance.model.plan import (
@@ -128,13 +128,10 @@ def make_role(
         guarded = name not in baselines(role) and name != ORACLE
     thinking = Thinking()
     timed = _Timed(policy, thinking)
-    guests = GuestFilter(settings.include, settings.exclude)
     if isinstance(settings, CpuSettings):
-        parts = CpuRoleSettings(settings.demand, settings.guard, guests)
+        parts = CpuRoleSettings.of(settings)
         return (CpuRole if guarded else BareCpuRole)(timed, config, parts), thinking
-    memory_parts = MemoryRoleSettings(
-        settings.demand, settings.guard, guests, settings.stats_period_s
-    )
+    memory_parts = MemoryRoleSettings.of(settings)
     return (MemoryRole if guarded else BareMemoryRole)(timed, config, memory_parts), thinking
 
 

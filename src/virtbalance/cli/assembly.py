@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING
 from virtbalance.cli.errors import CommandError, UsageError
 from virtbalance.control.clock import SystemClock
 from virtbalance.control.config import ConfigError, policy_config
-from virtbalance.control.cpu_role import CpuRole, CpuRoleSettings
 from virtbalance.control.deadline import MainThreadDecider
 from virtbalance.control.hypervisor import Hypervisor
 from virtbalance.control.instance import AlreadyRunningError, InstanceLock
 from virtbalance.control.journal import Journal, JournalError
 from virtbalance.control.loop import Loop
-from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
 from virtbalance.control.observers import DetachedObserver, Observer
 from virtbalance.control.paths import run_directory, state_directory
 from virtbalance.control.policies import PolicyError, load_policy_class, make_policy
 from virtbalance.control.reservations import Reservations
-from virtbalance.control.role import GuestFilter, Role
+from virtbalance.control.role import Role
+from virtbalance.control.roles import make_role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings, watching
 from virtbalance.model.errors import HypervisorDeniedError, HypervisorError
 from virtbalance.model.guest import RoleName
@@ -58,9 +57,9 @@ def run_programs(
     output = _Output()
     with contextlib.ExitStack() as held:
         loops = []
-        for settings, make_role in zip(programs, makers, strict=True):
+        for settings, made_for in zip(programs, makers, strict=True):
             hypervisor = held.enter_context(connected(uri, dry_run=arguments.dry_run))
-            role = make_role(hypervisor.host_id)
+            role = made_for(hypervisor.host_id)
             loop = assembled(
                 hypervisor,
                 role,
@@ -87,15 +86,8 @@ def role_maker(settings: ProgramSettings) -> Callable[[str], Role]:
         policy = make_policy(policy_class)
     except (PolicyError, ConfigError) as error:
         raise UsageError(str(error)) from error
-    guests = GuestFilter(settings.include, settings.exclude)
-    if isinstance(settings, CpuSettings):
-        parts = CpuRoleSettings(settings.demand, settings.guard, guests)
-        return lambda _: CpuRole(policy, config, parts)
-    memory_parts = MemoryRoleSettings(
-        settings.demand, settings.guard, guests, settings.stats_period_s
-    )
-    return lambda host_id: MemoryRole(
-        policy, config, memory_parts, Reservations(run_directory() / host_id).current
+    return lambda host_id: make_role(
+        settings, policy, config, Reservations(run_directory() / host_id).current
     )
 
 

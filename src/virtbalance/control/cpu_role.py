@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
-from virtbalance.control.journal import Entries, Entry, PinnedVcpu, ended, same_run
+from virtbalance.control.journal import Entries, Entry, PinnedVcpu, same_run
 from virtbalance.control.ownership import ForeignChange, Ownership, yield_to
-from virtbalance.control.policy_seat import PolicySeat
+from virtbalance.control.policy_role import MAY_HAVE_HAPPENED, PolicyRole
 from virtbalance.control.role import GuestFilter, set_anew
+from virtbalance.control.settings import CpuSettings
 from virtbalance.cpu import demand
 from virtbalance.cpu import guard as safety
 from virtbalance.cpu.policy import CpuPolicy
@@ -15,15 +17,12 @@ from virtbalance.cpu.settings import DemandSettings, GuardSettings
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.cpu_list import format_cpu_list
 from virtbalance.model.guest import GuestState, RoleName, VcpuKey
-from virtbalance.model.hold import Hold
 from virtbalance.model.plan import Action, CpuPlan, Figure, MemoryPlan, Pin, Reason, Verdict
 from virtbalance.model.snapshot import GuestSample, Scope, Snapshot
 from virtbalance.model.tick import Event, Outcome, Status
 from virtbalance.model.topology import Topology
 
 Mask = frozenset[int]
-
-_MAY_HAVE_HAPPENED = frozenset({Status.DONE, Status.DIFFERENT, Status.LATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,43 +33,29 @@ class CpuRoleSettings:
     guard: GuardSettings
     guests: GuestFilter
 
+    @classmethod
+    def of(cls, settings: CpuSettings) -> "CpuRoleSettings":
+        """Return what of the program's settings concerns the role."""
+        guests = GuestFilter(settings.include, settings.exclude)
+        return cls(settings.demand, settings.guard, guests)
 
-class CpuRole:
+
+class CpuRole(PolicyRole[CpuEstimate, VcpuKey, Mask]):
     """Fills ``control.role.Role`` for vCPUs."""
 
     name = RoleName.CPU
     scope = Scope.CPU
 
     def __init__(self, policy: CpuPolicy, policy_config: Any, settings: CpuRoleSettings) -> None:
-        self._seat = PolicySeat(policy, policy_config)
+        super().__init__(policy, policy_config)
         self._settings = settings
         self._demand_state: demand.DemandState | None = None
         self._guard_state: safety.GuardState | None = None
-        self._ownership: Ownership[VcpuKey, Mask] = Ownership()
-        self._undo: dict[str, Entry] = {}
-        self._snapshot: Snapshot | None = None
-        self._estimate: CpuEstimate | None = None
-
-    @property
-    def policy_name(self) -> str:
-        """The policy that decides."""
-        return self._seat.name
-
-    @property
-    def estimate(self) -> CpuEstimate:
-        """The latest estimate."""
-        assert self._estimate is not None, "there is an estimate after the first look"
-        return self._estimate
-
-    @property
-    def holds(self) -> Mapping[str, Hold]:
-        """Guests left alone because somebody else re-pinned them."""
-        return self._ownership.holds
 
     def look(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Take one sample in: notice foreign pins, estimate anew."""
         now_s = snapshot.taken_ns / 1e9
-        self._forget_gone(snapshot)
+        self._forget_gone(snapshot, guest_of=attrgetter("uuid"))
         self._forget_replugged(snapshot)
         self._ownership = self._ownership.forgive(set_anew(self._snapshot, snapshot))
         changes = tuple(_foreign_pins(self._ownership, snapshot))
@@ -133,7 +118,7 @@ class CpuRole:
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Remember which masks were set."""
         for outcome in outcomes:
-            if isinstance(outcome.action, Pin) and outcome.status in _MAY_HAVE_HAPPENED:
+            if isinstance(outcome.action, Pin) and outcome.status in MAY_HAVE_HAPPENED:
                 self._ownership = self._ownership.set_by_us(
                     outcome.action.vcpu,
                     outcome.action.cpus,
@@ -170,14 +155,6 @@ class CpuRole:
                     reason = Reason("restore", "vCPU {vcpu} may run on {cpus} again", figures)
                     actions.append(Pin(key, known.original, reason))
         return tuple(actions)
-
-    def _forget_gone(self, snapshot: Snapshot) -> None:
-        """Drop what is known of guests that are gone or have been started anew."""
-        gone = ended(self._undo, snapshot)
-        if gone:
-            keys = [key for key in self._ownership.ours if key.uuid in gone]
-            self._ownership = self._ownership.without(keys, gone)
-            self._undo = {uuid: e for uuid, e in self._undo.items() if uuid not in gone}
 
     def _forget_replugged(self, snapshot: Snapshot) -> None:
         """Drop what is known of vCPUs that were plugged in anew: each is another thread now.

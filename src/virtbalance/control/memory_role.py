@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from virtbalance.control.journal import Entries, Entry, SizedBalloon, ended, same_run
-from virtbalance.control.ownership import ForeignChange, Ownership, yield_to
-from virtbalance.control.policy_seat import PolicySeat
+from virtbalance.control.journal import Entries, Entry, SizedBalloon, same_run
+from virtbalance.control.ownership import ForeignChange, yield_to
+from virtbalance.control.policy_role import MAY_HAVE_HAPPENED, PolicyRole
 from virtbalance.control.role import GuestFilter, set_anew
+from virtbalance.control.settings import MemorySettings
 from virtbalance.memory import demand, outside
 from virtbalance.memory import guard as safety
 from virtbalance.memory.overload import OverloadWatch, watch_overload
@@ -15,7 +16,6 @@ from virtbalance.memory.policy import MemoryPolicy
 from virtbalance.memory.restore import restore
 from virtbalance.memory.settings import DemandSettings, GuardSettings
 from virtbalance.model.guest import GuestState, RoleName
-from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import MemoryEstimate
 from virtbalance.model.plan import (
     Action,
@@ -29,9 +29,7 @@ from virtbalance.model.plan import (
 )
 from virtbalance.model.reservation import Reservation
 from virtbalance.model.snapshot import GuestSample, Scope, Snapshot
-from virtbalance.model.tick import Event, Outcome, Status
-
-_MAY_HAVE_HAPPENED = frozenset({Status.DONE, Status.DIFFERENT, Status.LATE})
+from virtbalance.model.tick import Event, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +42,14 @@ class MemoryRoleSettings:
     stats_period_s: int
     """Balloon statistics period set where it is off."""
 
+    @classmethod
+    def of(cls, settings: MemorySettings) -> "MemoryRoleSettings":
+        """Return what of the program's settings concerns the role."""
+        guests = GuestFilter(settings.include, settings.exclude)
+        return cls(settings.demand, settings.guard, guests, settings.stats_period_s)
 
-class MemoryRole:
+
+class MemoryRole(PolicyRole[MemoryEstimate, str, int]):
     """Fills ``control.role.Role`` for balloons."""
 
     name = RoleName.MEMORY
@@ -59,38 +63,18 @@ class MemoryRole:
         reservations: Callable[[], Sequence[Reservation]] = tuple,
     ) -> None:
         """``reservations`` is asked at every look; oldest first."""
-        self._seat = PolicySeat(policy, policy_config)
+        super().__init__(policy, policy_config)
         self._settings = settings
         self._reservations = reservations
         self._demand_state: demand.DemandState | None = None
         self._guard_state: safety.GuardState | None = None
         self._outside_state: outside.OutsideState | None = None
         self._overload = OverloadWatch()
-        self._ownership: Ownership[str, int] = Ownership()
-        self._undo: dict[str, Entry] = {}
-        self._snapshot: Snapshot | None = None
-        self._estimate: MemoryEstimate | None = None
-
-    @property
-    def policy_name(self) -> str:
-        """The policy that decides."""
-        return self._seat.name
-
-    @property
-    def estimate(self) -> MemoryEstimate:
-        """The latest estimate."""
-        assert self._estimate is not None, "there is an estimate after the first look"
-        return self._estimate
-
-    @property
-    def holds(self) -> Mapping[str, Hold]:
-        """Guests left alone because somebody else resized them."""
-        return self._ownership.holds
 
     def look(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Take one sample in: notice outside resizes, estimate anew."""
         now_s = snapshot.taken_ns / 1e9
-        self._forget_gone(snapshot)
+        self._forget_gone(snapshot, guest_of=str)
         self._ownership = self._ownership.forgive(set_anew(self._snapshot, snapshot))
         changes, self._outside_state = outside.observe(
             self._outside_state, snapshot, self._targets(), now_s
@@ -160,7 +144,7 @@ class MemoryRole:
     def record(self, outcomes: Sequence[Outcome]) -> None:
         """Remember which targets were set."""
         for outcome in outcomes:
-            if isinstance(outcome.action, Resize) and outcome.status in _MAY_HAVE_HAPPENED:
+            if isinstance(outcome.action, Resize) and outcome.status in MAY_HAVE_HAPPENED:
                 self._ownership = self._ownership.set_by_us(
                     outcome.action.uuid, outcome.action.target_kib, certain=True
                 )
@@ -218,12 +202,6 @@ class MemoryRole:
             return known.balloon
         assert guest.memory is not None, "the guard resizes no guest whose memory is unknown"
         return SizedBalloon(guest.memory.actual_kib, guest.memory.actual_kib)
-
-    def _forget_gone(self, snapshot: Snapshot) -> None:
-        gone = ended(self._undo, snapshot)
-        if gone:
-            self._ownership = self._ownership.without(gone, gone)
-            self._undo = {uuid: e for uuid, e in self._undo.items() if uuid not in gone}
 
     def _accept(self, uuid: str, seen_kib: int) -> None:
         """Take somebody else's size as target and as new original; it may still be moving."""

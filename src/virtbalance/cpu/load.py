@@ -4,6 +4,7 @@ A vCPU that may run on one pCPU only counts there; one that may run on several c
 them in proportion to what they can give. Loads are relative: 1.0 = all that the pCPU can give.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,16 +43,23 @@ class Imbalance:
 
 def loads(estimate: CpuEstimate, demand: Mapping[VcpuKey, float]) -> dict[int, float]:
     """Return the demand on every usable pCPU, in pCPUs."""
-    total = dict.fromkeys(estimate.capacity, 0.0)
+    by_mask: dict[frozenset[int], float] = defaultdict(float)
     for vcpu in estimate.vcpus:
-        for cpu, share in shared_over(vcpu, estimate).items():
-            total[cpu] += demand[vcpu.key] * share
+        by_mask[vcpu.affinity] += demand[vcpu.key]
+    total = dict.fromkeys(estimate.capacity, 0.0)
+    for mask, wanted in by_mask.items():
+        for cpu, share in _shares(mask, estimate).items():
+            total[cpu] += wanted * share
     return total
 
 
 def shared_over(vcpu: VcpuEstimate, estimate: CpuEstimate) -> dict[int, float]:
     """Return the usable CPUs it may run on now, and its share on each; empty if there is none."""
-    cpus = sorted(cpu for cpu in vcpu.affinity if cpu in estimate.capacity)
+    return _shares(vcpu.affinity, estimate)
+
+
+def _shares(mask: frozenset[int], estimate: CpuEstimate) -> dict[int, float]:
+    cpus = sorted(cpu for cpu in mask if cpu in estimate.capacity)
     room = sum(estimate.capacity[cpu] for cpu in cpus)
     return {cpu: estimate.capacity[cpu] / room for cpu in cpus}
 

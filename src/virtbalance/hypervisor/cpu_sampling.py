@@ -58,7 +58,9 @@ class LocalVcpus:
                 self._drop(guest.uuid)
                 continue
             try:
-                held = self._hold(guest)
+                held = self._held.get(guest.uuid)
+                if held is None or held.guest is not guest:
+                    held = self._hold(guest)
                 samples[guest.uuid] = held.threads.sample()
                 if not held.threads.complete or (is_watched and held.watch.sees_another()):
                     self._mark(guest.uuid)
@@ -85,8 +87,6 @@ class LocalVcpus:
     def _hold(self, guest: Guest) -> _Held:
         held = self._held.get(guest.uuid)
         if held is not None:
-            if held.guest is guest:
-                return held
             known = held.guest
             if known.process == guest.process and known.threads == guest.threads:
                 self._held[guest.uuid] = held = held._replace(guest=guest)

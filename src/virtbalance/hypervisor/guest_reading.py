@@ -4,7 +4,7 @@ None of the libvirt calls made here waits for the guest's monitor, so a hung gue
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -58,11 +58,12 @@ class Guest:
     """vCPU index to thread id; ``None``: not known for sure, so libvirt is asked instead."""
     doubt: str = ""
     """Why ``threads`` is not known although the guest runs here."""
+    incarnation: str = field(init=False, compare=False)
+    """Changes with every start of the guest, even under the same domain id."""
 
-    @property
-    def incarnation(self) -> str:
-        """Changes with every start of the guest, even under the same domain id."""
-        return f"{self.domain_id}-{self.process.start_time if self.process else 0}"
+    def __post_init__(self) -> None:
+        start_time = self.process.start_time if self.process else 0
+        object.__setattr__(self, "incarnation", f"{self.domain_id}-{start_time}")
 
 
 class GuestReader:

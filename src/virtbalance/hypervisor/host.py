@@ -20,12 +20,11 @@ def parse_stat(text: str) -> tuple[PcpuSample, ...]:
     for line in text.splitlines():
         if not line.startswith("cpu"):
             break
-        name, *fields = line.split()
+        name, user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = line.split()
         if name == "cpu":
             continue
-        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
-        busy = user + nice + system + irq + softirq
-        samples.append(PcpuSample(int(name[3:]), busy * _NS_PER_TICK, steal * _NS_PER_TICK))
+        busy = int(user) + int(nice) + int(system) + int(irq) + int(softirq)
+        samples.append(PcpuSample(int(name[3:]), busy * _NS_PER_TICK, int(steal) * _NS_PER_TICK))
     return tuple(samples)
 
 

@@ -174,9 +174,9 @@ class Session:
         """Ask libvirt for what can't be seen from here."""
         questions: dict[str, Callable[[], _Answer]] = {}
         for uuid, guest in guests.items():
-            asks = _Wants(wants.cpu and guest.threads is None, wants.memory)
-            if any(asks):
-                questions[uuid] = partial(self._ask, guest, asks)
+            asks_cpu = wants.cpu and guest.threads is None
+            if asks_cpu or wants.memory:
+                questions[uuid] = partial(self._ask, guest, _Wants(asks_cpu, wants.memory))
         return Round(self._callers, questions)
 
     def _ask(self, guest: Guest, asks: _Wants) -> _Answer:

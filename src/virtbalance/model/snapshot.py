@@ -7,6 +7,7 @@ the estimators. Monotonic times are of the clock the loop uses, wall times are s
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from typing import NamedTuple
 
 from virtbalance.model.guest import GuestDefinition, GuestSettings, GuestState
 from virtbalance.model.topology import Topology
@@ -19,11 +20,10 @@ class Scope(Flag):
     MEMORY = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class VcpuSample:
-    """Counters of one vCPU thread."""
+class VcpuSample(NamedTuple):
+    """Counters of one vCPU thread. A tuple, because a large host has thousands at every look."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides a method that nobody needs here
     run_ns: int
     """Time on a CPU since the thread started."""
     wait_ns: int | None
@@ -79,8 +79,7 @@ class GuestSample:
     """KiB by NUMA node, seldom read and only on hosts with several nodes; ``None``: unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class PcpuSample:
+class PcpuSample(NamedTuple):
     """Counters of one host CPU, all work on it included."""
 
     id: int
