@@ -72,6 +72,28 @@ def test_a_lone_busy_vcpu_is_moved_for_ever_by_the_original_only() -> None:
     assert moved > 30
 
 
+def test_the_original_shrinks_a_starving_guest() -> None:
+    scenario = small("s1/plain/2s", 120.0)
+    original, ours = (run(job(p, scenario)).result.metrics for p in ("threshold", "fair"))
+    assert original["starving_shrunk"] is not None
+    assert original["starving_shrunk"] > 0
+    assert ours["starving_shrunk"] == 0
+
+
+def test_what_other_rules_do_on_recorded_loads() -> None:
+    """Swaps of whole sets change nothing for the better; longest-first moves nearly everybody."""
+    scenario = small("p11-excerpt/0.85/4s", 144.0)
+    round_robin, threshold, lpt, greedy = (
+        run(job(policy, scenario)).result.metrics
+        for policy in ("round-robin", "threshold", "lpt", "greedy")
+    )
+    assert threshold["shortfall_percent"] == round_robin["shortfall_percent"]
+    assert lpt["pins_interval"] is not None
+    assert greedy["pins_interval"] is not None
+    assert lpt["pins_interval"] > 0.8 * 64
+    assert greedy["pins_interval"] < 0.2 * lpt["pins_interval"]
+
+
 def test_results_and_series_are_kept_and_read_back(tmp_path: Path) -> None:
     jobs = [job("hold"), job("lpt")]
     done = list(run_all(jobs, PoolSettings(1, tmp_path)))
