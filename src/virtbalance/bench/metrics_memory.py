@@ -1,9 +1,10 @@
 """Memory metrics (memory.md, section 12). Each is computed from a recording and nothing else.
 
 Terms: a guest *needs* what its programs want and what its kernel keeps; *lacking* is what programs
-want and the balloon does not leave room for; *entitled* is the weighted max-min share of the
-host's memory (its own use taken off) over true needs: the ideal with perfect knowledge and no
-delay.
+want and the balloon does not leave room for; *entitled* is the weighted max-min share, over true
+needs, of what the host can give (its memory without its own use, QEMU's and the reserve): the ideal
+with perfect knowledge and no delay. Who gives the reserve away has more than that; what it costs
+shows as a breach of the reserve, not here.
 """
 
 from collections.abc import Callable
@@ -72,9 +73,11 @@ def entitled_kib(recording: Recording) -> Floats:
     """Return the ideal sizes, steps x guests; NaN for guests that were not there."""
     need = _need(recording)
     result = np.full(need.shape, np.nan)
+    host_kib = recording.facts.memory_kib - reserve_kib(recording.facts.memory_kib)
     for step, row in enumerate(need):
         there = ~np.isnan(row)
-        capacity = recording.facts.memory_kib - float(recording.other_kib[step])
+        overhead_kib = recording.facts.overhead_kib * there.sum()
+        capacity = host_kib - float(recording.other_kib[step]) - overhead_kib
         weights = recording.weights[step][there]
         result[step, there] = max_min(row[there], weights, max(0.0, capacity))
     return result

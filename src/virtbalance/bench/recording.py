@@ -107,6 +107,8 @@ class HostFacts:
     """By guest name: the node its memory is on."""
     minimum_kib: Mapping[str, int] = field(default_factory=dict)
     """By guest name: the owner's minimum."""
+    overhead_kib: int = 0
+    """What a guest costs the host besides its memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

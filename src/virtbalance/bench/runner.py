@@ -24,6 +24,7 @@ from virtbalance.control.role import Role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
 from virtbalance.model.guest import RoleName
 from virtbalance.simulation.host import SimulatedHost
+from virtbalance.simulation.memory import QEMU_KIB
 from virtbalance.simulation.want import MIB
 
 
@@ -128,6 +129,7 @@ def _facts(scenario: Scenario, host: SimulatedHost) -> HostFacts:
             for g in described
             if g.memory is not None
         },
+        overhead_kib=QEMU_KIB,
     )
 
 

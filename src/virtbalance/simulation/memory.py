@@ -23,9 +23,9 @@ with swap until something is again. Asking a guest without swap for more than
 1.25 of its usable memory lets its out-of-memory killer strike once. With autodeflate MemTotal does
 not follow the balloon, and a short guest opens its balloon by itself.
 
-The host: own use + memory the guests have touched. What guests free stays touched until the balloon
-takes it (or at once with free page reporting). What does not fit is on the host's swap and slows
-everyone down to 1 / (1 + 20 x excess / total).
+The host: own use + memory the guests have touched + 64 MiB a guest for QEMU itself. What guests
+free stays touched until the balloon takes it (or at once with free page reporting). What does not
+fit is on the host's swap and slows everyone down to 1 / (1 + 20 x excess / total).
 
 Not modelled: which pages are hot, huge pages, compaction, KSM; slowness of memory does not slow the
 CPU model's work.
@@ -43,6 +43,8 @@ from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.want import MIB, Consumer, ConsumeRun
 
 STEP_S = 0.25
+QEMU_KIB = 64 * MIB
+"""What the host spends on a guest besides the guest's memory."""
 _ALLOCATE_KIB_S = 400.0 * MIB
 _CACHE_KIB_S = 100.0 * MIB
 _SWAP_OUT_RATIO = 0.1
@@ -271,7 +273,7 @@ class GuestMemory:
     def sample(self, now_s: float) -> MemorySample:
         """Return what libvirt would answer now."""
         told = self._told
-        rss_kib = round(self.touched_kib)
+        rss_kib = round(self.touched_kib) + QEMU_KIB
         actual_kib = round(self.actual_kib)
         if told.last_update_s == 0:
             last_update_s = 0 if self._definition.balloon else None
@@ -348,7 +350,7 @@ class HostMemoryModel:
 
     def _in_use_kib(self, now_s: float, guests: Collection[GuestMemory]) -> float:
         own_kib = self._machine.other_memory.kib(now_s)
-        return own_kib + sum(guest.touched_kib for guest in guests)
+        return own_kib + sum(guest.touched_kib + QEMU_KIB for guest in guests)
 
     @property
     def slowdown_ratio(self) -> float:
