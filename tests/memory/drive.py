@@ -14,7 +14,7 @@ from virtbalance.memory.guard import GuardState, guard
 from virtbalance.memory.outside import OutsideChange, OutsideState, observe
 from virtbalance.memory.policies.fair import Fair
 from virtbalance.memory.policy import MemoryPolicy
-from virtbalance.memory.settings import BudgetSettings, DemandSettings, GuardSettings
+from virtbalance.memory.settings import BudgetSettings, Commit, DemandSettings, GuardSettings
 from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import MemoryEstimate
 from virtbalance.model.plan import Resize, Verdict
@@ -26,8 +26,11 @@ from virtbalance.simulation.memory import GuestMemory
 MIB = 1024
 HOLD_S = 60.0
 RELEASE_WITHIN_S = 600.0
-UNSEEN_S = 15.0
-"""A guest is shrunk on reports up to two periods old, and the report before may be one older."""
+UNSEEN_PERIODS = 3.0
+"""A guest is shrunk on reports up to two periods old, and a report can be one old when it comes."""
+STUCK_S = 5.0
+CRAWL_KIB_S = 1.0 * MIB
+TOLERANCE_KIB = 4 * MIB
 
 
 class UnsafeError(AssertionError):
@@ -35,25 +38,42 @@ class UnsafeError(AssertionError):
 
 
 @dataclass
+class Followed:
+    """How one balloon has done what it was asked."""
+
+    asked_s: float | None = None
+    """Since when it has not been where it should be."""
+    from_kib: int = 0
+    """Its size then."""
+    deaf: bool = False
+    """It has not followed, and has not completed a move since."""
+
+
+@dataclass
 class Watchdog:
     """Checks every tick against what is really so."""
 
     host: SimulatedHost
+    period_s: float = 1.0
     budget_max_kib: int | None = None
     minimum_kib: Mapping[str, int] = field(default_factory=dict)
     squeezing: bool = False
     """Guests with swap may be squeezed in overload."""
     liars: frozenset[str] = frozenset()
     """Guests whose reports are false: they may lose what they claim to have."""
+    commit: Commit = Commit.REPORTED
     _budgets_kib: list[int] = field(default_factory=list)
     _used_kib: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    _followed: dict[str, Followed] = field(default_factory=dict)
 
     def check(
         self, snapshot: Snapshot, targets: Mapping[str, int], commands: Sequence[Resize]
     ) -> None:
         """Raise ``UnsafeError`` if a command is not safe."""
         samples = {g.uuid: g.memory for g in snapshot.guests if g.memory is not None}
-        self._note_used()
+        periods = {g.uuid: g.definition.stats_period_s for g in snapshot.guests}
+        self._note_used(periods)
+        self._note_followed(samples, targets)
         before = {u: max(s.actual_kib, targets.get(u, s.actual_kib)) for u, s in samples.items()}
         after = dict(before)
         for command in commands:
@@ -61,11 +81,30 @@ class Watchdog:
             self._check_one(command, sample, targets.get(command.uuid, sample.actual_kib))
             after[command.uuid] = max(sample.actual_kib, command.target_kib)
         budget_kib = self._budget_kib()
-        if sum(after.values()) > max(budget_kib, sum(before.values())):
-            raise UnsafeError(f"{sum(after.values())} KiB committed of {budget_kib}")
+        committed_kib, then_kib = self._sum_kib(before), self._sum_kib(after)
+        if then_kib > max(budget_kib, committed_kib):
+            raise UnsafeError(f"{then_kib} KiB committed of {budget_kib}")
         grown = [u for u in after if after[u] > before[u]]
-        if grown and sum(before.values()) > budget_kib:
+        if grown and committed_kib > budget_kib:
             raise UnsafeError(f"{grown} grow while more is committed than there is")
+
+    def _sum_kib(self, sizes: Mapping[str, int]) -> int:
+        """Return what is committed, less what of deaf guests' memory may be lent.
+
+        That is what they have not touched, and no more than guests with swap could return.
+        """
+        if self.commit is not Commit.REPORTED:
+            return sum(sizes.values())
+        truth = self.host.truth().memory
+        idle_kib = returnable_kib = 0
+        for uuid, size_kib in sizes.items():
+            memory = self.host.guests[uuid].described.memory
+            if self._followed[uuid].deaf:
+                seen_kib = 1.1 * (truth[uuid].touched_kib + 64 * MIB) + 512 * MIB
+                idle_kib += max(0, size_kib - round(seen_kib))
+            elif memory is not None and memory.swap_kib:
+                returnable_kib += max(0, size_kib - self.minimum_kib.get(uuid, 0))
+        return sum(sizes.values()) - min(idle_kib, returnable_kib)
 
     def _check_one(self, command: Resize, sample: MemorySample, target_kib: int) -> None:
         truth = self.host.truth().memory[command.uuid]
@@ -78,34 +117,48 @@ class Watchdog:
         if command.target_kib < self.minimum_kib.get(command.uuid, 0):
             raise UnsafeError(f"{name} taken below its minimum: {command}")
         taken_kib = sample.actual_kib - command.target_kib
-        # The core takes the worst of two figures for what is usable, so it may see less than this.
-        seen_kib = min(truth.usable_kib, sample.usable_kib or 0)
-        full = seen_kib <= max(100 * MIB, 0.08 * sample.actual_kib)
-        if self.squeezing and sample.swap_out_kib and full:
-            # A guest with swap may be made slower in overload, by little at a time.
-            if taken_kib > max(32 * MIB, 0.02 * sample.actual_kib + 1, sample.usable_kib or 0):
-                raise UnsafeError(f"{name} is squeezed by {taken_kib}")
-            return
         if taken_kib > usable_then_kib + 1 and command.uuid not in self.liars:
             raise UnsafeError(f"{name} has {truth.usable_kib} usable, loses {taken_kib}: {command}")
         usable_kib = sample.usable_kib or 0
         block_kib = max(100 * MIB, 0.05 * sample.maximum_kib)
         most_kib = max(0.5 * usable_kib, min(0.9 * usable_kib, block_kib))
+        squeezed = self.squeezing and bool(sample.swap_out_kib)
+        if squeezed and usable_kib <= max(100 * MIB, 0.08 * sample.actual_kib):
+            # A guest with swap may be made slower in overload, by little at a time.
+            most_kib = max(most_kib, min(usable_kib, max(32 * MIB, 0.02 * sample.actual_kib + 1)))
         if taken_kib > most_kib:
             raise UnsafeError(f"{name} loses {taken_kib} of {usable_kib} at once: {command}")
-        if taken_kib > 0 and usable_kib <= 100 * MIB:
+        if taken_kib > 0 and usable_kib <= 100 * MIB and not squeezed:
             raise UnsafeError(f"{name} has only {usable_kib} usable and loses {taken_kib}")
 
-    def _note_used(self) -> None:
+    def _note_used(self, periods_s: Mapping[str, float]) -> None:
         now_s = self.host.now_s
         for uuid, truth in self.host.truth().memory.items():
+            unseen_s = UNSEEN_PERIODS * max(self.period_s, periods_s.get(uuid, 0.0))
             seen = [*self._used_kib.get(uuid, []), (now_s, truth.used_kib)]
-            self._used_kib[uuid] = [(at_s, kib) for at_s, kib in seen if at_s >= now_s - UNSEEN_S]
+            self._used_kib[uuid] = [(at_s, kib) for at_s, kib in seen if at_s >= now_s - unseen_s]
 
     def _grown_kib(self, uuid: str) -> int:
         """Return what a guest may have taken since it last reported; nobody can know of it."""
         used = [kib for _, kib in self._used_kib[uuid]]
         return used[-1] - min(used)
+
+    def _note_followed(
+        self, samples: Mapping[str, MemorySample], targets: Mapping[str, int]
+    ) -> None:
+        now_s = self.host.now_s
+        for uuid, sample in samples.items():
+            known = self._followed.setdefault(uuid, Followed())
+            tolerance_kib = max(TOLERANCE_KIB, 0.005 * sample.maximum_kib)
+            moved_kib = abs(sample.actual_kib - known.from_kib)
+            if abs(targets.get(uuid, sample.actual_kib) - sample.actual_kib) <= tolerance_kib:
+                if known.asked_s is not None and moved_kib >= MIB:
+                    known.deaf = False
+                known.asked_s = None
+            elif known.asked_s is None:
+                known.asked_s, known.from_kib = now_s, sample.actual_kib
+            elif now_s - known.asked_s >= STUCK_S:
+                known.deaf |= moved_kib < CRAWL_KIB_S * (now_s - known.asked_s)
 
     def _budget_kib(self) -> int:
         """Return what the guests may have; the core may be two looks behind, not more."""
@@ -164,7 +217,15 @@ class Drive:
             for uuid, live in self.host.guests.items()
         }
         budget_max_kib = self.demand.budget.budget_max_kib
-        self._watchdog = Watchdog(self.host, budget_max_kib, minima, self.squeezing, self.liars)
+        self._watchdog = Watchdog(
+            self.host,
+            self.period_s,
+            budget_max_kib,
+            minima,
+            self.squeezing,
+            self.liars,
+            self.demand.budget.commit,
+        )
 
     def run(self, seconds: float) -> "Drive":
         """Tick until so many seconds have passed."""

@@ -1,6 +1,7 @@
 """What the host can give (memory.md, section 5)."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,30 @@ def test_measured_charges_what_a_fixed_guest_uses_and_some() -> None:
     watcher = limited(commit=Commit.MEASURED)
     paused = guest(sample(300, 2048, rss_kib=1000 * MIB), state=GuestState.PAUSED)
     assert mib(watcher.see(0, paused).charge_kib) == 1612
+
+
+def stuck_beside(commit: Commit, **other: Any) -> tuple[int, int]:
+    """Return the budget before and after a guest of 6000 MiB, 400 of them resident, is stuck."""
+    watcher = limited(commit=commit)
+    watcher.targets = {"deaf": 1000 * MIB}
+    budgets_kib = []
+    for at_s in range(9):
+        deaf = guest(sample(300, 6000, 8192, rss_kib=400 * MIB, at_s=at_s), "deaf")
+        near = guest(sample(900, 1000, 8192, at_s=at_s, **other), "near")
+        seen = watcher.whole(at_s, deaf, near)
+        budgets_kib.append(seen.budget_kib)
+    assert seen.guests[0].stuck
+    return mib(budgets_kib[0]), mib(budgets_kib[-1])
+
+
+def test_of_a_stuck_guest_what_it_was_never_seen_to_use_is_lent_to_guests_with_swap() -> None:
+    before, after = stuck_beside(Commit.STRICT, swap_out_kib=50 * MIB)
+    assert after == before - 6000
+    # It keeps 1.1 x 400 + 512; 5048 are idle, but the other could give back 1000 - 819 only.
+    before, after = stuck_beside(Commit.REPORTED, swap_out_kib=50 * MIB)
+    assert after == pytest.approx(before - 6000 + 181, abs=1)
+    before, after = stuck_beside(Commit.REPORTED)
+    assert after == before - 6000
 
 
 def test_qemu_is_charged_what_it_was_seen_to_need() -> None:

@@ -334,6 +334,11 @@ def test_but_not_while_it_swaps_in_faster_than_the_poorest() -> None:
     assert overloaded(swaps=True, swap_in_kib_s=10.0, poor_swaps_in_kib_s=20.0) == {"g": 948}
 
 
+def test_nor_by_more_than_is_usable() -> None:
+    assert overloaded(swaps=True, usable_kib=12 * MIB) == {"g": 968}
+    assert overloaded(swaps=True, usable_kib=0) == {}
+
+
 # Whatever the policy says
 
 
@@ -405,8 +410,7 @@ def check_safety(estimate: MemoryEstimate, guarding: Guarding, held: str | None)
         taken = guest.actual_kib - resize.target_kib
         if resize.target_kib < guest.target_kib:
             assert guest.uuid != held
-            squeeze = max(32 * MIB, 0.02 * guest.actual_kib + 1) if guest.swaps else 0
-            assert taken <= max(guest.usable_kib, squeeze)
+            assert taken <= guest.usable_kib
             assert taken <= 0 or guest.swaps or guest.usable_kib > 100 * MIB
     before = estimate.committed_kib
     after = sum(max(g.actual_kib, targets[g.uuid]) for g in estimate.resizable)

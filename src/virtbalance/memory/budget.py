@@ -71,10 +71,25 @@ def charge_kib(
         return committed_kib
     if taken:
         return min(committed_kib, sample.rss_kib)
-    if settings.commit is Commit.STRICT:
+    if settings.commit is not Commit.MEASURED:
         return committed_kib
-    seen_kib = settings.measured_ratio * sample.rss_kib + settings.measured_room_kib
-    return min(committed_kib, round(seen_kib))
+    return min(committed_kib, _seen_kib(sample.rss_kib, settings))
+
+
+def idle_kib(
+    sample: MemorySample, committed_kib: int, used_kib: int, settings: BudgetSettings
+) -> int:
+    """Return what others may have of a guest whose balloon is stuck, as long as it does not use it.
+
+    ``used_kib``: by its own report, which comes in time: if it begins to use more, that is seen.
+    """
+    if settings.commit is not Commit.REPORTED or sample.rss_kib is None:
+        return 0
+    return max(0, committed_kib - _seen_kib(max(sample.rss_kib, used_kib), settings))
+
+
+def _seen_kib(resident_kib: int, settings: BudgetSettings) -> int:
+    return round(settings.measured_ratio * resident_kib) + settings.measured_room_kib
 
 
 def reserved_kib(reservations: Sequence[Reservation], committed_kib: Mapping[str, int]) -> int:

@@ -242,12 +242,21 @@ def _guest(
         load_ended=track.trend.ended,
         stuck=fixed == classes.STUCK,
         charge_kib=_charge_kib(guest, sample, committed_kib, look) if fixed else 0,
+        idle_kib=_idle_kib(track, committed_kib, fixed, look),
     )
 
 
 def _charge_kib(guest: GuestSample, sample: MemorySample, committed_kib: int, look: _Look) -> int:
     taken = guest.definition.unswappable is not None
     return budget.charge_kib(sample, committed_kib, look.settings.budget, taken=taken)
+
+
+def _idle_kib(track: Track, committed_kib: int, fixed: str | None, look: _Look) -> int:
+    """Return what of a stuck guest may be lent, also while its balloon is tried again."""
+    tried = fixed is None and track.motion.failures > 0
+    if track.used_kib is None or not (tried or fixed == classes.STUCK):
+        return 0
+    return budget.idle_kib(track.sample, committed_kib, track.used_kib, look.settings.budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +347,7 @@ def _whole(
     charges = sum(guest.charge_kib for guest in guests)
     other_kib = round(other.peak_kib)
     budget_kib = budget.budget_kib(host, other_kib, overheads, charges, settings)
+    budget_kib += _lent_kib(guests)
     resizable = {guest.uuid: guest.committed_kib for guest in guests if not guest.fixed}
     fixed = {guest.uuid: guest.charge_kib for guest in guests if guest.fixed}
     reserved_kib = budget.reserved_kib(reservations, resizable | fixed)
@@ -356,6 +366,13 @@ def _whole(
         reserved_free_kib=min(max(0, free_kib), reserved_kib),
         withheld_kib=withheld_kib,
     )
+
+
+def _lent_kib(guests: Sequence[GuestMemoryEstimate]) -> int:
+    """Return what is lent of idle memory: no more than guests with swap could return."""
+    idle_kib = sum(guest.idle_kib for guest in guests)
+    debtors = (g for g in guests if g.swaps and not g.fixed and not g.idle_kib)
+    return min(idle_kib, sum(max(0, g.committed_kib - g.minimum_kib) for g in debtors))
 
 
 def _overhead_kib(track: Track, settings: DemandSettings) -> int:

@@ -58,7 +58,7 @@ class Scene:
     overload: bool
     """Not even the hard needs fit."""
     poorest_swap_in_kib_s: float
-    """How fast the guest with the smallest size per weight swaps in."""
+    """How fast the guest swaps in that has the smallest size per weight of those to get more."""
     holds: Mapping[str, Hold]
     settings: GuardSettings
     rooms: tuple[Room, ...] = ()
@@ -91,9 +91,9 @@ def set_scene(
     free_kib = min(beyond_kib, there_kib)
     unfree_kib = estimate.reserved_kib - estimate.reserved_free_kib
     # Nobody is brought into distress for a guest that is not there yet.
-    whole_kib = estimate.budget_kib + estimate.withheld_kib
-    excess_kib = estimate.committed_kib - whole_kib
-    poorest = min(guests, key=lambda g: g.actual_kib / g.weight, default=None)
+    excess_kib = estimate.committed_kib - estimate.whole_kib
+    needy = [wish.guest for wish in wishes if wish.size_kib > wish.guest.committed_kib]
+    poorest = min(needy, key=lambda g: g.actual_kib / g.weight, default=None)
     return Scene(
         now_s=now_s,
         interval_s=estimate.interval_s,
@@ -102,7 +102,7 @@ def set_scene(
         starving=_starving_kib(wishes, settings) > max(0, free_kib) or unfree_kib > 0,
         critical=state is HostState.RED
         or excess_kib > settings.critical_ratio * estimate.host.total_kib,
-        overload=sum(g.hard_kib for g in guests) > whole_kib,
+        overload=sum(g.hard_kib for g in guests) > estimate.whole_kib,
         poorest_swap_in_kib_s=poorest.swap_in_kib_s if poorest else 0.0,
         holds=holds,
         settings=settings,

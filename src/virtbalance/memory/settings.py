@@ -22,6 +22,9 @@ class Commit(StrEnum):
 
     STRICT = "strict"
     """All it has or may have: safe whatever it does."""
+    REPORTED = "reported"
+    """The same, but what a guest whose balloon is stuck was never seen to use is lent to guests
+    with swap, which can return it."""
     MEASURED = "measured"
     """What it was seen to use, and some: the host may run short if it wakes up."""
 
@@ -120,9 +123,9 @@ class BudgetSettings:
     """What QEMU needs for itself per guest, until it was seen to need more."""
     reserved_room_kib: int = 16 * _MIB
     """Asked for on top of a reservation per guest: none gives less at once."""
-    commit: Commit = Commit.STRICT
+    commit: Commit = Commit.REPORTED
     measured_ratio: float = 1.10
-    """``measured``: resident memory times this ..."""
+    """``reported`` and ``measured``: resident memory times this ..."""
     measured_room_kib: int = 512 * _MIB
     """... plus this."""
 

@@ -116,10 +116,11 @@ def _safe_text(guest: GuestMemoryEstimate, settings: GuardSettings) -> str:
 
 
 def _squeezed_kib(guest: GuestMemoryEstimate, scene: Scene) -> int:
-    """Return the size to which a guest may be squeezed, below safe and beyond what is usable.
+    """Return the size to which a guest may be squeezed, below safe, by what is usable at most.
 
     Only in overload, where everybody is short, and only a guest that just gets slower by it: one
-    with swap, until it suffers more than the poorest. For others: the size it has.
+    with swap, whose kernel makes a little usable again and again, until it suffers more than the
+    poorest (while the host itself is in need, on and on). For others: the size it has.
     """
     settings = scene.settings
     if not (
@@ -127,8 +128,8 @@ def _squeezed_kib(guest: GuestMemoryEstimate, scene: Scene) -> int:
         and guest.swaps
         and not guest.growable_only
         and guest.usable_kib < settings.squeeze_below_ratio * guest.actual_kib
-        and guest.swap_in_kib_s <= scene.poorest_swap_in_kib_s
+        and (scene.critical or guest.swap_in_kib_s <= scene.poorest_swap_in_kib_s)
     ):
         return guest.actual_kib
     part_kib = max(settings.squeeze_kib, round(settings.squeeze_ratio * guest.actual_kib))
-    return guest.actual_kib - part_kib
+    return guest.actual_kib - min(part_kib, guest.usable_kib)

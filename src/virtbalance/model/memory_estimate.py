@@ -53,6 +53,9 @@ class GuestMemoryEstimate:
     """Its driver does not do what it is asked; it is ``fixed`` for a while."""
     charge_kib: int = 0
     """What a ``fixed`` guest takes out of the budget."""
+    idle_kib: int = 0
+    """What of its memory may be lent to others, because its balloon is stuck and it does not use
+    it."""
 
     @property
     def committed_kib(self) -> int:
