@@ -1,14 +1,11 @@
-"""Random hosts, guests, faults and lies: the watchdog must be content with every tick.
+"""Random hosts, guests, faults and lies: the watchdog must be content with every tick."""
 
-``VIRT_BALANCE_FUZZ_RUNS`` sets the number of runs; the nightly mode uses 2000.
-"""
-
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,17 +23,22 @@ from virtbalance.simulation.host import SimulatedHost
 from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.want import Consume, Steps
 
-RUNS = int(os.environ.get("VIRT_BALANCE_FUZZ_RUNS", "60"))
 TICKS = 300
 
+runs = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-@settings(
-    max_examples=RUNS,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+
+@settings(runs, max_examples=200)
 @given(st.integers(0, 2**32))
 def test_nothing_unsafe_ever_happens(seed: int) -> None:
+    run(random.Random(seed))
+
+
+@pytest.mark.lab_full
+@pytest.mark.timeout(3600)
+@settings(runs, max_examples=2000)
+@given(st.integers(0, 2**32))
+def test_nor_in_ten_times_as_many_runs(seed: int) -> None:
     run(random.Random(seed))
 
 
