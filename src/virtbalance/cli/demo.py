@@ -121,7 +121,9 @@ def _serve(uri: str, watch: "_Watch", budget_mib: int, seconds: float, hungry: "
     lines = ActionLines(sys.stdout)
     with contextlib.ExitStack() as held:
         loops = []
-        for settings in (CpuSettings(period_s=1.0), memory):
+        # one pCPU for each vCPU shows what is done; the default would leave it to the kernel
+        cpu = CpuSettings(period_s=1.0, policies={"balance": {"pin": "cpu"}})
+        for settings in (cpu, memory):
             hypervisor = held.enter_context(connected(uri, dry_run=False))
             loop = assembled(
                 hypervisor,
