@@ -26,7 +26,7 @@ from virtbalance.hypervisor.event_loop import ensure_event_loop
 from virtbalance.lab.private_libvirtd import PrivateLibvirtd
 
 CPU_GOAL_RATIO = 0.02
-MEMORY_GOAL_MIB = 80.0
+MEMORY_GOAL_MB = 80.0
 SHORT_PERIOD_S = 0.1
 LATE_S = 0.5 * SHORT_PERIOD_S
 """A tick further than this from its due time is not in its period."""
@@ -65,11 +65,11 @@ def measure_cost(words: Sequence[str], seconds: float) -> bool:
         began_s, before_s = time.monotonic(), processor_s(program.pid)
         time.sleep(seconds)
         ratio = (processor_s(program.pid) - before_s) / (time.monotonic() - began_s)
-        resident_mib = memory_mib(program.pid)
+        resident_mb = memory_mb(program.pid)
         program.terminate()
     print(f"processor: {ratio:.2%} of one core (goal: {CPU_GOAL_RATIO:.0%})")
-    print(f"resident memory: {resident_mib:.0f} MiB (goal: {MEMORY_GOAL_MIB:.0f})")
-    return ratio < CPU_GOAL_RATIO and resident_mib < MEMORY_GOAL_MIB
+    print(f"resident memory: {resident_mb:.0f} MB (goal: {MEMORY_GOAL_MB:.0f})")
+    return ratio < CPU_GOAL_RATIO and resident_mb < MEMORY_GOAL_MB
 
 
 def measure_period(words: Sequence[str]) -> bool:
@@ -95,10 +95,10 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def memory_mib(pid: int) -> float:
-    """Return the resident memory of a process."""
+def memory_mb(pid: int) -> float:
+    """Return the resident memory of a process, in 10^6 bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":

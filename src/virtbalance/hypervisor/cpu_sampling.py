@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import libvirt
 from virtbalance.hypervisor.errors import Fault, fault_of
 from virtbalance.hypervisor.guest_reading import Guest
 from virtbalance.hypervisor.link import Link
-from virtbalance.hypervisor.schedstat import GuestThreads
+from virtbalance.hypervisor.schedstat import GuestThreads, Lineup
 from virtbalance.hypervisor.vcpu_watch import VcpuWatch
 from virtbalance.model.guest import VcpuKey
 from virtbalance.model.snapshot import VcpuSample
@@ -41,6 +42,9 @@ class LocalVcpus:
         self._mark = mark
         self._held: dict[str, _Held] = {}
         self._next_watch_s = 0.0
+        self._lined_up: list[_Held] | None = None
+        """Whose threads are in the lineup; ``None``: descriptors in it have been closed."""
+        self._lineup = Lineup(())
 
     def sample(self, guests: Iterable[Guest]) -> dict[str, tuple[VcpuSample, ...]]:
         """Read the threads of every guest that has known ones.
@@ -48,26 +52,66 @@ class LocalVcpus:
         A guest missing in the answer has ended; it is marked to be read again, as is one that has
         got another vCPU or lost one.
         """
+        held = self._hold_all(guests)
+        try:
+            samples = self._read_all(held)
+        except ProcessLookupError:
+            samples = self._read_each(held)
         now_s = time.monotonic()
-        is_watched = now_s >= self._next_watch_s
-        if is_watched:
+        if now_s >= self._next_watch_s:
             self._next_watch_s = now_s + WATCH_INTERVAL_S
-        samples = {}
+            self._look_for_others(held)
+        return samples
+
+    def _hold_all(self, guests: Iterable[Guest]) -> list[_Held]:
+        found = []
         for guest in guests:
             if guest.threads is None:
                 self._drop(guest.uuid)
                 continue
-            try:
-                held = self._held.get(guest.uuid)
-                if held is None or held.guest is not guest:
+            held = self._held.get(guest.uuid)
+            if held is None or held.guest is not guest:
+                try:
                     held = self._hold(guest)
-                samples[guest.uuid] = held.threads.sample()
-                if not held.threads.complete or (is_watched and held.watch.sees_another()):
-                    self._mark(guest.uuid)
-            except OSError:
-                self._drop(guest.uuid)
-                self._mark(guest.uuid)
+                except OSError:
+                    self._give_up(guest)
+                    continue
+            found.append(held)
+        return found
+
+    def _read_all(self, held: list[_Held]) -> dict[str, tuple[VcpuSample, ...]]:
+        """Read all guests' threads in one go. ProcessLookupError if one thread has ended."""
+        if held != self._lined_up:
+            self._lined_up = held
+            self._lineup = Lineup([thread for one in held for thread in one.threads.open])
+        rows = iter(self._lineup.read())
+        return {one.guest.uuid: tuple(islice(rows, len(one.threads.open))) for one in held}
+
+    def _read_each(self, held: list[_Held]) -> dict[str, tuple[VcpuSample, ...]]:
+        """Read guest by guest, and leave out what has ended."""
+        self._lined_up = None
+        samples = {}
+        for one in held:
+            try:
+                samples[one.guest.uuid] = one.threads.sample()
+            except ProcessLookupError:
+                self._give_up(one.guest)
+            else:
+                if not one.threads.complete:
+                    self._mark(one.guest.uuid)
         return samples
+
+    def _look_for_others(self, held: list[_Held]) -> None:
+        for one in held:
+            try:
+                if one.watch.sees_another():
+                    self._mark(one.guest.uuid)
+            except OSError:
+                self._mark(one.guest.uuid)
+
+    def _give_up(self, guest: Guest) -> None:
+        self._drop(guest.uuid)
+        self._mark(guest.uuid)
 
     def thread_id(self, key: VcpuKey) -> int | None:
         """Return the thread of a vCPU, if it is held."""
@@ -106,6 +150,7 @@ class LocalVcpus:
 
     def _drop(self, uuid: str) -> None:
         if (held := self._held.pop(uuid, None)) is not None:
+            self._lined_up = None
             held.close()
 
 

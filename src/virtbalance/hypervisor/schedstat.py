@@ -10,7 +10,7 @@ import functools
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -23,11 +23,43 @@ _REALTIME_CLASSES = (os.SCHED_FIFO, os.SCHED_RR, 6)  # 6: SCHED_DEADLINE, which 
 _new = tuple.__new__
 
 
-class _Thread(NamedTuple):
+class OpenThread(NamedTuple):
+    """One vCPU thread with its schedstat file."""
+
     vcpu: int
     descriptor: int
     id: int
     realtime: bool
+
+
+class Lineup:
+    """Threads laid out in columns, to be read in bulk.
+
+    A host may have thousands of vCPUs and is looked at ten times a second: line by line, parsing
+    takes longer than reading, and guest by guest the calls do.
+    """
+
+    def __init__(self, threads: Sequence[OpenThread]) -> None:
+        self._vcpus = [thread.vcpu for thread in threads]
+        self._descriptors = [thread.descriptor for thread in threads]
+        self._ids = [thread.id for thread in threads]
+        self._realtime = [thread.realtime for thread in threads]
+        self._affinities: list[set[int]] = []
+        self._masks: list[frozenset[int]] = []
+
+    def read(self) -> list[VcpuSample]:
+        """Read every thread once. ProcessLookupError if one has ended."""
+        pread, affinity_of = os.pread, os.sched_getaffinity
+        read_ns = time.monotonic_ns()
+        lines = [pread(descriptor, _LINE_LIMIT, 0) for descriptor in self._descriptors]
+        affinities = [affinity_of(thread_id) for thread_id in self._ids]
+        if affinities != self._affinities:
+            self._affinities = affinities
+            self._masks = [_shared(frozenset(affinity)) for affinity in affinities]
+        figures = b"".join(lines).split()
+        runs, waits = map(int, figures[::3]), map(int, figures[1::3])
+        rows = zip(self._vcpus, runs, waits, repeat(read_ns), self._masks, self._realtime)
+        return [_new(VcpuSample, row) for row in rows]
 
 
 class GuestThreads:
@@ -42,66 +74,49 @@ class GuestThreads:
         self.thread_ids = dict(threads)
         self.complete = True
         """Whether all threads are still there: a vCPU may be unplugged."""
-        self._threads: list[_Thread] = []
+        self.open: tuple[OpenThread, ...] = ()
         try:
-            for index, thread_id in threads.items():
+            for vcpu, thread_id in threads.items():
                 path = proc / str(pid) / "task" / str(thread_id) / "schedstat"
                 realtime = os.sched_getscheduler(thread_id) in _REALTIME_CLASSES
-                self._threads.append(_Thread(index, _open(path), thread_id, realtime))
+                self.open += (OpenThread(vcpu, _open(path), thread_id, realtime),)
         except OSError:
             self.close()
             raise
-        self._affinities: list[set[int]] = []
-        self._masks: list[frozenset[int]] = []
-        self._line_up()
+        self._lineup = Lineup(self.open)
 
     def sample(self) -> tuple[VcpuSample, ...]:
-        """Read every thread once, save those that have ended. ProcessLookupError if all have.
-
-        A host may have thousands of vCPUs and is looked at ten times a second, so all is read and
-        parsed in bulk: line by line, parsing takes longer than reading.
-        """
-        pread, affinity_of = os.pread, os.sched_getaffinity
-        read_ns = time.monotonic_ns()
+        """Read every thread once, save those that have ended. ProcessLookupError if all have."""
         try:
-            lines = [pread(descriptor, _LINE_LIMIT, 0) for descriptor in self._descriptors]
-            affinities = [affinity_of(thread_id) for thread_id in self._ids]
+            return tuple(self._lineup.read())
         except ProcessLookupError:
-            self._drop_ended()
+            self._close_ended()
             return self.sample()
-        if affinities != self._affinities:
-            self._affinities = affinities
-            self._masks = [_shared(frozenset(affinity)) for affinity in affinities]
-        figures = b"".join(lines).split()
-        runs, waits = map(int, figures[::3]), map(int, figures[1::3])
-        rows = zip(self._indices, runs, waits, repeat(read_ns), self._masks, self._realtime)
-        return tuple([_new(VcpuSample, row) for row in rows])
 
     def close(self) -> None:
         """Close the descriptors."""
-        for thread in self._threads:
+        for thread in self.open:
             os.close(thread.descriptor)
-        self._threads.clear()
+        self.open = ()
 
-    def _line_up(self) -> None:
-        """Lay the threads out in columns."""
-        self._indices = [thread.vcpu for thread in self._threads]
-        self._descriptors = [thread.descriptor for thread in self._threads]
-        self._ids = [thread.id for thread in self._threads]
-        self._realtime = [thread.realtime for thread in self._threads]
-
-    def _drop_ended(self) -> None:
+    def _close_ended(self) -> None:
         self.complete = False
-        for thread in list(self._threads):
-            try:
-                os.pread(thread.descriptor, _LINE_LIMIT, 0)
-                os.sched_getaffinity(thread.id)
-            except ProcessLookupError:
-                self._threads.remove(thread)
-                os.close(thread.descriptor)
-        self._line_up()
-        if not self._threads:
+        alive = tuple(thread for thread in self.open if _is_alive(thread))
+        for thread in set(self.open) - set(alive):
+            os.close(thread.descriptor)
+        self.open = alive
+        self._lineup = Lineup(alive)
+        if not alive:
             raise ProcessLookupError(errno.ESRCH, "all threads have ended")
+
+
+def _is_alive(thread: OpenThread) -> bool:
+    try:
+        os.pread(thread.descriptor, _LINE_LIMIT, 0)
+        os.sched_getaffinity(thread.id)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=1024)
