@@ -2,8 +2,9 @@
 
 Time goes in steps of ``Kernel.fluid_step_s`` at most; while nothing changes, one step goes as far
 as asked. What does not fit a step's averages is carried from step to step: the backlog of arrivals,
-the rest of a long piece of work (a closed loop whose cycle is longer than two steps works and
-thinks in turn instead of on average), and the CPU time lost to a cold cache after a move.
+the rest of a long piece of work (a closed loop whose work is longer than half a step, and whose
+cycle is longer than two, works and thinks in turn instead of on average), and the CPU time lost to
+a cold cache after a move.
 
 Counters read as schedstat's do: threads take turns of a slice each, and a wait is credited only
 when the thread runs again. So a counter lags by its place in the turn, a function of time alone.
@@ -12,6 +13,7 @@ Not modelled: threads moved by the kernel pay no cache cost here; moves by affin
 """
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -62,6 +64,7 @@ class FluidCpu:
         self._rates: Rates | None = None
         self._rates_once = False
         """Whether the rates hold for the last step only."""
+        self._any_slow = False
 
     # Threads come, go and change
 
@@ -97,7 +100,7 @@ class FluidCpu:
                 self._kernel, self._topology, slot.affinity, affinity
             )
         slot.affinity = affinity
-        self._dirty()
+        self._layout = self._rates = None
 
     def pause(self, key: VcpuKey, *, paused: bool) -> None:
         """Stop or continue a thread's work; arrivals stop as well."""
@@ -115,6 +118,8 @@ class FluidCpu:
         """Go on to this time."""
         while self._now_s < to_s - 1e-9:
             self._take_up_changes()
+            if self._crowd is None and self._slots:
+                self._crowd = self._gather()
             end_s = min(to_s, self._next_look())
             self._step(end_s - self._now_s)
             self._now_s = end_s
@@ -134,28 +139,25 @@ class FluidCpu:
     def _next_look(self) -> float:
         """Return when rates may have to be found anew."""
         step_s = self._kernel.fluid_step_s
-        grid_s = (np.floor(self._now_s / step_s + 1e-6) + 1.0) * step_s
+        grid_s = (math.floor(self._now_s / step_s + 1e-6) + 1.0) * step_s
+        change_s = self._changes[0][0] if self._changes else math.inf
         if self._unsteady():
-            return float(grid_s)
-        change_s = self._changes[0][0] if self._changes else np.inf
+            return grid_s
         # Changes within one step are taken up together, at its end.
-        on_grid_s = np.ceil(change_s / step_s - 1e-6) * step_s
-        return float(max(grid_s, on_grid_s))
+        steps = change_s / step_s - 1e-6
+        return max(grid_s, math.ceil(steps) * step_s) if steps < math.inf else math.inf
 
     def _unsteady(self) -> bool:
-        return bool(self._slow.any()) if self._crowd is not None and self._debtless() else True
-
-    def _debtless(self) -> bool:
-        return not (self._columns[_DEBT].any() or self._columns[_BACKLOG].any())
+        """Say whether what is to be done changes from step to step."""
+        return self._any_slow or bool(self._columns[_BACKLOG].any())
 
     def _step(self, dt_s: float) -> None:
         if not self._slots:
             return
         if self._layout is None:
             self._layout = self._lay_out()
-        if self._crowd is None:
-            self._crowd = self._gather()
-        crowd, once = self._crowd, bool(self._slow.any() or self._columns[_BACKLOG].any())
+        assert self._crowd is not None
+        crowd, once = self._crowd, self._unsteady()
         if once:
             crowd = self._with_leftovers(crowd, dt_s)
         if self._rates is None or once or self._rates_once:
@@ -175,18 +177,19 @@ class FluidCpu:
         columns[_DEBT] -= lost
         done -= lost
         columns[_WORK] += done
-        arrived = np.where(self._paused | self._slow | self._is_closed, 0.0, self._arriving * dt_s)
-        columns[_BACKLOG] = np.where(
-            self._is_closed | self._slow, 0.0, np.maximum(columns[_BACKLOG] + arrived - done, 0.0)
-        )
-        columns[_BACKLOG][columns[_BACKLOG] < _GRACE * dt_s] = 0.0
-        if self._slow.any():
+        arrived = np.where(self._paused, 0.0, self._arriving * dt_s)
+        left = columns[_BACKLOG] + arrived - done
+        columns[_BACKLOG] = np.where(self._is_closed | (left < _GRACE * dt_s), 0.0, left)
+        if self._any_slow:
             self._think_or_work(done, rates, dt_s)
 
     # Long cycles: work and think in turn
 
     def _is_long(self, load: Load | None) -> bool:
-        return _cycle_s(load) > 2 * self._kernel.fluid_step_s
+        if not isinstance(load, Closed) or load.duty >= 1.0:
+            return False
+        step_s = self._kernel.fluid_step_s
+        return load.work_s >= step_s / 2 and load.work_s / load.duty > 2 * step_s
 
     def _go_on(self, at: int, former: Load | None) -> None:
         """Let a thread whose load changed go on with its work or thought, if it has a long cycle.
@@ -205,13 +208,13 @@ class FluidCpu:
             return
         place = self._slots[at].thread.source.random()
         columns[_WORK_LEFT, at] = 0.0
-        columns[_AWAKE_AT, at] = self._now_s + place * _cycle_s(load)
+        columns[_AWAKE_AT, at] = self._now_s + place * load.work_s / load.duty
 
     def _with_leftovers(self, crowd: Crowd, dt_s: float) -> Crowd:
         """Return the crowd with what is left to do now: backlog, and the rest of long work."""
         columns = self._columns
         rate = crowd.rate + np.where(self._paused, 0.0, columns[_BACKLOG] / dt_s)
-        if self._slow.any():
+        if self._any_slow:
             for at in np.flatnonzero(self._slow & (columns[_WORK_LEFT] <= 0)).tolist():
                 self._wake_if_due(at, dt_s)
             asleep = columns[_WORK_LEFT] <= 0
@@ -288,6 +291,7 @@ class FluidCpu:
         self._paused = np.array([slot.paused for slot in self._slots])
         self._is_closed = np.array([isinstance(load, Closed) for load in loads])
         self._slow = np.array([self._is_long(load) for load in loads])
+        self._any_slow = bool(self._slow.any())
         self._arriving = np.array([0.0 if isinstance(x, Closed) else x.rate for x in loads])
         self._sources = [slot.thread.source for slot in self._slots]
         guests: dict[str, int] = {}
@@ -360,13 +364,6 @@ _COLUMNS = (
     _AWAKE_AT,
     _LATE,
 ) = range(11)
-
-
-def _cycle_s(load: Load | None) -> float:
-    """Return the length of work and thought of a closed loop; 0 for what has no cycle."""
-    if not isinstance(load, Closed) or load.duty >= 1.0:
-        return 0.0
-    return load.work_s / load.duty
 
 
 def _think_ratio(load: Load) -> float:

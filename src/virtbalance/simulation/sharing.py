@@ -128,6 +128,7 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     cap = np.full(len(presence), np.inf)
     spread = tuple(np.full(len(pool.cpus), 1.0 / len(pool.cpus)) for pool in layout.pools)
     speed = np.ones(len(presence))
+    pair = np.empty((2, len(presence)))
     for _ in range(_ITERATIONS):
         if scene.uneven:
             speed = _thread_speed(crowd, layout, busy, spread)
@@ -137,7 +138,9 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
         excess, fewer = _excess(presence, weight, pressure, layout, cap)
         if scene.short:
             excess = np.maximum(excess, _rest_of_run(crowd, presence, weight, excess, layout))
-        present, run, met = _answer(scene, speed, np.stack((excess, excess * fewer)))
+        pair[0] = excess
+        np.multiply(excess, fewer, out=pair[1])
+        present, run, met = _answer(scene, speed, pair)
         before, busy = busy, _busy(run[0], spread, layout)
         settled = _near(met[1], presence) and _near(busy, before)
         presence = met[1]
@@ -199,7 +202,7 @@ def _guest_weight(crowd: Crowd, presence: Floats) -> Floats:
 
 
 def _near(new: Floats, old: Floats) -> bool:
-    return float(np.max(np.abs(new - old), initial=0.0)) < _TOLERANCE
+    return not len(new) or float(np.abs(new - old).max()) < _TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
