@@ -132,7 +132,6 @@ def note(at_s: float, pins: Mapping[str, Sequence[int]] | None = None) -> TickNo
         at_s=at_s,
         pins={VcpuKey(name, 0): frozenset(cpus) for name, cpus in (pins or {}).items()},
         resizes=0,
-        moved_kib=0,
         takings=(),
         refused=0,
         amendments={},

@@ -94,8 +94,9 @@ def test_reductions_are_held_against_what_may_be_taken_at_once() -> None:
 
 
 def test_churn_and_calls_for_each_guest_hour() -> None:
-    ticks = [replace(note(1.0), resizes=2, moved_kib=512 * MIB)]
-    recording = memory_recording({"a": [memory(500, 100)] * 37}, ticks=ticks)
+    ticks = [replace(note(1.0), resizes=2)]
+    sizes = [500] * 10 + [756] * 10 + [500] * 17
+    recording = memory_recording({"a": [memory(size, 100) for size in sizes]}, ticks=ticks)
     assert value(recording, "calls_h") == pytest.approx(200.0)  # 36 s are a hundredth of an hour
     assert value(recording, "churn_gib_h") == pytest.approx(50.0)
 

@@ -50,6 +50,8 @@ from virtbalance.simulation.workload import (
 from virtbalance.simulation.workload import Load as PieceLoad
 from virtbalance.simulation.workload import Open as OpenLoad
 
+_LATEST_S = 4.0
+"""Memory wanted in steps comes up to this much later than written, by the seed."""
 _LAUNCH_DUTY = 0.92
 _SHARES = 1024
 
@@ -128,7 +130,7 @@ def _guest(table: GuestTable, seed: int) -> SimGuest:
     return SimGuest(
         name=table.name,
         vcpus=tuple(SimVcpu(workload, start_mask(table, j)) for j in range(table.vcpus)),
-        memory=_memory(table.memory) if table.memory else None,
+        memory=_memory(table, table.memory, seed) if table.memory else None,
         settings=GuestSettings(weight=table.weight, minimum_kib=_minimum_kib(table.memory)),
         definition=GuestDefinition(
             cpu_shares=round(_SHARES * table.weight),
@@ -210,8 +212,8 @@ def _closed(duty: float) -> PieceLoad:
 # Memory
 
 
-def want_of(table: WantTable) -> Want:
-    """Return the curve a want table describes."""
+def want_of(table: WantTable, late_s: float = 0.0) -> Want:
+    """Return the curve a want table describes; its steps come late by so much."""
     match table:
         case ConstantWant():
             return Constant(table.mib * MIB)
@@ -220,7 +222,7 @@ def want_of(table: WantTable) -> Want:
                 table.from_mib * MIB, table.to_mib * MIB, table.start_s, table.rate_mib_s * MIB
             )
         case StepsWant():
-            steps = tuple((at_s, mib * MIB) for at_s, mib in table.steps)
+            steps = tuple((at_s + late_s if at_s else 0.0, mib * MIB) for at_s, mib in table.steps)
             return Steps(steps, table.repeat_s)
 
 
@@ -228,8 +230,11 @@ def _minimum_kib(table: MemoryTable | None) -> int | None:
     return None if table is None or table.minimum_mib is None else round(table.minimum_mib * MIB)
 
 
-def _memory(table: MemoryTable) -> SimMemory:
+def _memory(guest: GuestTable, table: MemoryTable, seed: int) -> SimMemory:
     program, balloon, told = table.program, table.balloon, table.statistics
+    # A step falls between two ticks: where, is the seed's. Seed 0 is the scenario as written.
+    source = random.Random(f"steps/{seed}/{guest.name}")  # noqa: S311 - reproducible, not secret
+    late_s = source.uniform(0.0, _LATEST_S) if seed else 0.0
     lie = None
     if told.lie_usable_mib is not None:
         lie_kib = round(told.lie_usable_mib * MIB)
@@ -237,7 +242,7 @@ def _memory(table: MemoryTable) -> SimMemory:
     return SimMemory(
         maximum_kib=round(table.maximum_mib * MIB),
         balloon_kib=None if table.start_mib is None else round(table.start_mib * MIB),
-        want=want_of(table.want),
+        want=want_of(table.want, late_s),
         program=None
         if program is None
         else Consume(

@@ -269,7 +269,8 @@ def _hours(recording: Recording) -> float:
 def _churn(recording: Recording) -> float | None:
     if not recording.memory or not _hours(recording):
         return None
-    return sum(tick.moved_kib for tick in recording.ticks) / _GIB / _hours(recording)
+    moved_kib = np.nansum(np.abs(np.diff(recording.memory["actual_kib"], axis=0)))
+    return float(moved_kib / _GIB / _hours(recording))
 
 
 def _calls(recording: Recording) -> float | None:

@@ -79,7 +79,6 @@ class TickNote:
     pins: Mapping[VcpuKey, Mask]
     """Affinities set, the final one of each vCPU: a step through a union is no change."""
     resizes: int
-    moved_kib: int
     takings: tuple[Taking, ...]
     refused: int
     """Actions that did not end well."""

@@ -110,7 +110,7 @@ class NoteTaker:
 def note_of(tick: Tick, began_ns: int, events: Counter[str]) -> TickNote:
     """Return what a tick did, without its bulk."""
     samples = {guest.uuid: guest.memory for guest in tick.snapshot.guests}
-    pins, takings, resizes, moved_kib, refused = {}, [], 0, 0, 0
+    pins, takings, resizes, refused = {}, [], 0, 0
     for outcome in tick.outcomes:
         action = outcome.action
         if outcome.status not in _CARRIED_OUT:
@@ -120,10 +120,7 @@ def note_of(tick: Tick, began_ns: int, events: Counter[str]) -> TickNote:
         elif isinstance(action, Resize):
             sample = samples.get(action.uuid)
             resizes += 1
-            if sample is None:
-                continue
-            moved_kib += abs(action.target_kib - sample.actual_kib)
-            if action.target_kib < sample.actual_kib:
+            if sample is not None and action.target_kib < sample.actual_kib:
                 taking = Taking(
                     action.uuid,
                     sample.actual_kib,
@@ -142,7 +139,6 @@ def note_of(tick: Tick, began_ns: int, events: Counter[str]) -> TickNote:
         at_s=(tick.snapshot.taken_ns - began_ns) / 1e9,
         pins=pins,
         resizes=resizes,
-        moved_kib=moved_kib,
         takings=tuple(takings),
         refused=refused,
         amendments=Counter(amendment.reason.rule for amendment in tick.verdict.amendments),
