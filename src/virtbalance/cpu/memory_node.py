@@ -13,9 +13,10 @@ MOST_RATIO = 0.5
 
 def memory_node(guest: GuestSample, topology: Topology) -> int | None:
     """Return the node that holds most of a guest's memory; ``None``: unknown, or there is none."""
+    if len(topology.nodes) < 2:
+        return None
     node = _fullest(guest)
-    with_cpus = {topology.by_id[cpu].node for cpu in topology.usable}
-    return node if len(topology.nodes) > 1 and node in with_cpus else None
+    return node if node in topology.usable_nodes else None
 
 
 def _fullest(guest: GuestSample) -> int | None:

@@ -51,6 +51,8 @@ class Topology:
     """Length of libvirt's CPU map: one more than the highest possible CPU number."""
     by_id: Mapping[int, Pcpu] = field(init=False, repr=False, compare=False)
     usable: frozenset[int] = field(init=False, repr=False, compare=False)
+    usable_nodes: frozenset[int] = field(init=False, repr=False, compare=False)
+    """NUMA nodes with a usable CPU: others may hold memory, but no vCPU is near it."""
 
     def __post_init__(self) -> None:
         ids = [pcpu.id for pcpu in self.pcpus]
@@ -60,6 +62,8 @@ class Topology:
             object.__setattr__(self, "map_length", max(ids, default=-1) + 1)
         object.__setattr__(self, "by_id", MappingProxyType({p.id: p for p in self.pcpus}))
         object.__setattr__(self, "usable", frozenset(p.id for p in self.pcpus if p.usable))
+        nodes = frozenset(pcpu.node for pcpu in self.pcpus if pcpu.usable)
+        object.__setattr__(self, "usable_nodes", nodes)
 
 
 def flat_topology(count: int) -> Topology:
