@@ -76,6 +76,8 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     job: Job | None = None
+    begun: bool = False
+    """Whether it has said so: a new process takes its time to import everything."""
     heard_s: float = field(default_factory=time.monotonic)
     share: float = 0.0
 
@@ -118,6 +120,7 @@ class _Pool:
 
     def _hear(self, worker: _Worker) -> Result | None:
         worker.heard_s = time.monotonic()
+        worker.begun = True
         try:
             message = worker.pipe.recv()
         except (EOFError, OSError):
@@ -158,7 +161,7 @@ class _Pool:
     def _is_silent(self, worker: _Worker) -> bool:
         """Say whether nothing has come for too long; what lies in the pipe unread has come."""
         long_ago = time.monotonic() - worker.heard_s > self._settings.silence_s
-        return long_ago and not worker.pipe.poll()
+        return worker.begun and long_ago and not worker.pipe.poll()
 
     def _silence(self, job: Job) -> Result:
         text = f"policy {job.policy} did not answer within {self._settings.silence_s:g} s"
@@ -166,7 +169,7 @@ class _Pool:
 
     def _give(self, worker: _Worker) -> None:
         if self._waiting:
-            worker.job, worker.share = self._waiting.pop(), 0.0
+            worker.job, worker.begun, worker.share = self._waiting.pop(), False, 0.0
             worker.heard_s = time.monotonic()
             worker.pipe.send(worker.job)
 
@@ -218,6 +221,7 @@ def _work(pipe: Connection) -> None:
             job: Job = pipe.recv()
         except (EOFError, OSError):
             return
+        pipe.send(0.0)
         pipe.send(_done(job, pipe))
 
 
