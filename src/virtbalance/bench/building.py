@@ -131,7 +131,11 @@ def _guest(table: GuestTable, seed: int) -> SimGuest:
         name=table.name,
         vcpus=tuple(SimVcpu(workload, start_mask(table, j)) for j in range(table.vcpus)),
         memory=_memory(table, table.memory, seed) if table.memory else None,
-        settings=GuestSettings(weight=table.weight, minimum_kib=_minimum_kib(table.memory)),
+        settings=GuestSettings(
+            weight=table.weight,
+            minimum_kib=_minimum_kib(table.memory),
+            swap=True if table.memory and table.memory.swap_told else None,
+        ),
         definition=GuestDefinition(
             cpu_shares=round(_SHARES * table.weight),
             quota_ratio=table.quota,

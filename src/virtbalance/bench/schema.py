@@ -182,6 +182,8 @@ class MemoryTable:
     program: ProgramTable | None = None
     cache_mib: float = 115.0
     swap_mib: float = 0.0
+    swap_told: bool = False
+    """Its owner says so: otherwise it is known once the guest has used its swap."""
     balloon: BalloonTable = BalloonTable()
     statistics: StatisticsTable = StatisticsTable()
     autodeflate: bool = False
