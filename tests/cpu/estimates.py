@@ -11,7 +11,7 @@ from virtbalance.model.topology import flat_topology
 def vcpu(
     name: str,
     demand: float,
-    home: int | set[int],
+    home: int | set[int] | frozenset[int],
     *,
     index: int = 0,
     allowed: set[int] | None = None,

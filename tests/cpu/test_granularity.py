@@ -12,7 +12,7 @@ from virtbalance.model.plan import CpuPlan
 from virtbalance.model.topology import NumaNode, Pcpu, Topology
 
 DOMAIN = Balance.Config(pin="domain")
-FOUR, OTHER_FOUR = set(range(4)), set(range(4, 8))
+FOUR, OTHER_FOUR = frozenset(range(4)), frozenset(range(4, 8))
 
 
 def two_caches(*vcpus: VcpuEstimate) -> CpuEstimate:
@@ -99,7 +99,8 @@ def test_auto_sets_no_pins_where_the_kernel_may_run_everybody_everywhere() -> No
 def test_auto_frees_who_waits_in_a_heap_and_says_so() -> None:
     heap = [waiting(vcpu(f"g{i}", 0.5, 0), 0.6) for i in range(4)]
     plan = automatic(estimate_of(4, *heap))
-    assert [pin.cpus for pin in plan.pins] == [FOUR] * 4
+    assert [pin.cpus for pin in plan.pins] == [FOUR] * 3  # the fourth has the pCPU to itself
+    assert automatic(applied(estimate_of(4, *heap), plan)).pins == ()
     assert str(plan.pins[0].reason) == (
         "confined to pCPU 0 where any of 0-3 will do; it waits 60% of the time"
     )
@@ -108,6 +109,18 @@ def test_auto_frees_who_waits_in_a_heap_and_says_so() -> None:
 def test_auto_leaves_narrow_masks_that_harm_nobody() -> None:
     even = [waiting(vcpu(f"g{i}", 0.5, i), 0.01) for i in range(4)]
     assert automatic(estimate_of(4, *even)).pins == ()
+
+
+def test_auto_leaves_crowds_that_are_alike() -> None:
+    hogs = [waiting(vcpu(f"g{i}", 1.0, i % 4), 0.5) for i in range(8)]
+    assert automatic(estimate_of(4, *hogs)).pins == ()
+
+
+def test_auto_frees_one_of_two_hogs_on_the_threads_of_a_core() -> None:
+    topology = Topology(tuple(Pcpu(cpu, cpu // 2 * 2, 0, 0) for cpu in range(8)))
+    hogs = [vcpu(f"g{i}", 1.0, i) for i in range(2)]
+    plan = automatic(replace(estimate_of(8, *hogs), topology=topology))
+    assert [(pin.vcpu.uuid, pin.cpus) for pin in plan.pins] == [("g0", frozenset(range(8)))]
 
 
 def test_auto_keeps_guests_on_the_node_of_their_memory() -> None:

@@ -215,7 +215,9 @@ def _describe(
     topology: Topology,
     settings: DemandSettings,
 ) -> VcpuEstimate:
-    run, wait, _ = _shares(track.readings[0], sample)
+    run, wait, span_s = _shares(track.readings[0], sample)
+    # what ran for less than the pseudo observation shows more of its past than of itself
+    starved = wait is not None and wait > run and run * span_s < PSEUDO_S
     affinity = sample.affinity or topology.usable
     demands = track.level.demands
     steady_s = (sample.read_ns - track.level.since_ns) / 1e9 if demands else 0.0
@@ -233,6 +235,6 @@ def _describe(
         fixed=fixed,
         history=demands,
         steady_s=steady_s,
-        settled=lasted and fits(track.level, track.demand),
+        settled=lasted and not starved and fits(track.level, track.demand),
         memory_node=memory_node(guest, topology),
     )

@@ -11,9 +11,10 @@ decide: the kernel does it all, and the best mask is none.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from virtbalance.cpu.strain import SHARED_CORE_RATIO
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.cpu_list import format_cpu_list
 from virtbalance.model.plan import Figure, Pin, Reason
@@ -21,6 +22,13 @@ from virtbalance.model.topology import Pcpu, Topology
 
 LARGEST = 8
 """pCPUs in a domain; cpu.md, section 12."""
+
+CROWDED_WAIT_RATIO = 0.05
+"""Who waits longer in a narrow mask would be run elsewhere by the kernel."""
+FITTING_RATIO = 0.5
+"""Those who remain there may always want this part of it."""
+TOLERANCE = 0.05
+"""pCPUs; loads that differ by less are taken as equal."""
 
 Domains = Mapping[int, frozenset[int]]
 
@@ -70,13 +78,8 @@ def fold(estimate: CpuEstimate, domains: Domains) -> CpuEstimate:
     )
 
 
-def unfold(
-    pins: tuple[Pin, ...], estimate: CpuEstimate, domains: Domains, least_wait_ratio: float
-) -> Iterator[Pin]:
-    """Yield the pins with domains' pCPUs as masks, then those that widen narrower masks.
-
-    Widened is the mask of a vCPU that waits for at least ``least_wait_ratio`` of the time.
-    """
+def unfold(pins: tuple[Pin, ...], estimate: CpuEstimate, domains: Domains) -> Iterator[Pin]:
+    """Yield the pins with domains' pCPUs as masks."""
     vcpus = {vcpu.key: vcpu for vcpu in estimate.vcpus}
     for pin in pins:
         (domain,) = pin.cpus
@@ -86,11 +89,53 @@ def unfold(
                 figures[end] = format_cpu_list(domains[int(figures[end] or 0)])
         mask = domains[domain] & vcpus[pin.vcpu].allowed
         yield Pin(pin.vcpu, mask, Reason(pin.reason.rule, pin.reason.template, figures))
-    moved = {pin.vcpu for pin in pins}
-    for vcpu in estimate.vcpus:
-        waits = (vcpu.wait_ratio or 0.0) >= least_wait_ratio
-        if vcpu.key not in moved and vcpu.fixed is None and waits:
+
+
+def widened(vcpus: Iterable[VcpuEstimate], domains: Domains) -> Iterator[Pin]:
+    """Yield pins that let vCPUs run in all of the domain which their masks are a part of."""
+    for vcpu in vcpus:
+        if vcpu.fixed is None:
             yield from _widen(vcpu, domains)
+
+
+def crowded(estimate: CpuEstimate) -> Iterator[VcpuEstimate]:
+    """Yield who should be freed from narrow masks: the heaviest, until the rest fits.
+
+    vCPUs confined to one core count together, others by their mask. They are too many where they
+    wait, or want more than the core gives, and more than their part of the whole host's load.
+
+    Example: eight vCPUs of 0.37 on one pCPU of four, a mean load of 0.74: six are freed, two may
+    stay where they are. Were there eight on each, nobody would gain.
+    """
+    room = {cpu: _room(cpu, estimate) for cpu in estimate.capacity}
+    level = sum(vcpu.demand_ratio for vcpu in estimate.vcpus) / (sum(room.values()) or 1.0)
+    for cpus, members in _confined(estimate).items():
+        gives = sum(room[cpu] for cpu in cpus)
+        load = sum(vcpu.demand_ratio for vcpu in members)
+        for vcpu in sorted(members, key=lambda v: (-v.demand_ratio, v.key)):
+            waits = (vcpu.wait_ratio or 0.0) > CROWDED_WAIT_RATIO or load > gives
+            if waits and load > TOLERANCE + max(FITTING_RATIO, level) * gives:
+                load -= vcpu.demand_ratio
+                yield vcpu
+
+
+def _room(cpu: int, estimate: CpuEstimate) -> float:
+    """Return what a pCPU gives while the threads of its core are all busy."""
+    core = estimate.topology.by_id[cpu].core
+    siblings = sum(estimate.topology.by_id[other].core == core for other in estimate.capacity)
+    return estimate.capacity[cpu] * (SHARED_CORE_RATIO if siblings > 1 else 1.0)
+
+
+def _confined(estimate: CpuEstimate) -> dict[frozenset[int], list[VcpuEstimate]]:
+    cores: dict[int, set[int]] = defaultdict(set)
+    for cpu in estimate.capacity:
+        cores[estimate.topology.by_id[cpu].core].add(cpu)
+    groups: dict[frozenset[int], list[VcpuEstimate]] = defaultdict(list)
+    for vcpu in estimate.vcpus:
+        mask = vcpu.affinity & estimate.capacity.keys()
+        own = {estimate.topology.by_id[cpu].core for cpu in mask}
+        groups[frozenset(cores[min(own)]) if len(own) == 1 else frozenset(mask)].append(vcpu)
+    return groups
 
 
 def _widen(vcpu: VcpuEstimate, domains: Domains) -> Iterator[Pin]:

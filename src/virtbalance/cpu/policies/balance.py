@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from virtbalance.cpu.board import NOBODY, Board, Partners
-from virtbalance.cpu.granularity import domains_of, fold, nodes_of, unfold
+from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
 from virtbalance.cpu.replay import recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
 from virtbalance.cpu.strain import Array
@@ -40,8 +40,6 @@ PARTNERS = 8
 """Least loaded pCPUs tried for a move, and for a swap."""
 TESTED = 4
 """Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
-CONFINED_WAIT_RATIO = 0.05
-"""``auto`` widens the mask of a vCPU that waits longer: the kernel would run it elsewhere."""
 HORIZON_S = (10.0, 300.0)
 """A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
 
@@ -102,11 +100,15 @@ class Balance:
         """Return the pins that even the load, or the rotation's next turns."""
         if config.pin != "cpu":
             automatic = config.pin == "auto"
-            domains = (nodes_of if automatic else domains_of)(estimate)
-            pins = _Search(fold(estimate, domains), config, only_with_memory=automatic).pins()
-            least_wait = CONFINED_WAIT_RATIO if automatic else 0.0
+            domains = nodes_of(estimate) if automatic else domains_of(estimate)
+            search = _Search(fold(estimate, domains), config, only_with_memory=automatic)
+            pins = tuple(unfold(search.pins(), estimate, domains))
+            moved = {pin.vcpu for pin in pins}
+            narrow = crowded(estimate) if automatic else estimate.vcpus
             # inside a domain the kernel takes turns by itself
-            return CpuPlan(tuple(unfold(pins, estimate, domains, least_wait))), None
+            return CpuPlan(
+                pins + tuple(widened((v for v in narrow if v.key not in moved), domains))
+            ), None
         search = _Search(estimate, config)
         deficits = accrue(state, estimate, search.entitled, now_s, 2 * config.rotation_s)
         return CpuPlan(search.pins() or search.turns(deficits)), deficits
