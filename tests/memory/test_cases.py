@@ -124,11 +124,21 @@ def test_m4_one_stops_one_goes_to_its_limit_two_idle(size: Size, period_s: float
 
 
 @PERIODS
-@pytest.mark.parametrize("takes_mib", [(0, None, None, None), (0, 0, 0, 0), (512, 512, 0, 0)])
+@pytest.mark.parametrize(
+    ("takes_mib", "host_mib"),
+    [
+        ((0, None, None, None), 16384),
+        ((0, 0, 0, 0), 16384),
+        ((512, 512, 0, 0), 16384),
+        ((512, 0, None, None), 16384),
+        ((0, None, None, None), 6144),
+        ((512, 0, None, None), 6144),
+    ],
+)
 def test_an_outside_reset_of_everybody_is_accepted_and_then_fed(
-    takes_mib: tuple[int | None, ...], period_s: float
+    takes_mib: tuple[int | None, ...], host_mib: int, period_s: float
 ) -> None:
-    reset = drive(LARGE, takes_mib, period_s=period_s, rate_mib_s=16.0)
+    reset = drive(LARGE, takes_mib, period_s=period_s, rate_mib_s=16.0, host_mib=host_mib)
 
     def set_back() -> None:
         for uuid in reset.host.guests:
