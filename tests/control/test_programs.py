@@ -77,7 +77,7 @@ class TestCpu:
         self, tmp_path: Path
     ) -> None:
         simulated = host(pcpus=4, guests=8, load=hog(), pins=0)
-        victim = uuid(7)
+        victim = uuid(0)
         simulated.at(10.5, lambda: simulated.pin(victim, 0, frozenset({0, 1})))
         simulated.at(100.5, lambda: simulated.pin(victim, 0, frozenset({2, 3})))
         start_s = seconds(simulated.sample(Scope.CPU, 1.0))
@@ -94,7 +94,7 @@ class TestCpu:
 
     def test_the_owners_word_lifts_a_hold(self, tmp_path: Path) -> None:
         simulated = host(pcpus=4, guests=8, load=hog(), pins=0)
-        victim = uuid(7)
+        victim = uuid(0)
         described = simulated.guests[victim].described
         for at_s, revision in ((10.5, "now"), (30.5, "later")):
             again = replace(described, settings=GuestSettings(revision=revision))
