@@ -10,18 +10,21 @@ from virtbalance.model.plan import Pin, Reason
 from virtbalance.model.snapshot import Scope
 from virtbalance.model.tick import Status
 
+LIGHT_RATIO = 0.23
 MEDIUM_RATIO = 0.37
 HEAVY_RATIO = 0.60
 _FIRST_COUNT = 200_000
 _MEASURE_S = 3.0
 
 
-def place(hypervisor: Hypervisor, guests: Sequence[Guest], pcpus: Iterable[int]) -> None:
-    """Pin the guests' first vCPUs to these CPUs, one each."""
+def place(
+    hypervisor: Hypervisor, guests: Sequence[Guest], pcpus: Iterable[int | frozenset[int]]
+) -> None:
+    """Pin the guests' first vCPUs to these CPUs, or sets of CPUs."""
     hypervisor.sample(Scope.CPU, 2.0)
     why = Reason("test", "start of the case")
     pins = [
-        Pin(VcpuKey(str(guest.uuid), 0), frozenset({pcpu}), why)
+        Pin(VcpuKey(str(guest.uuid), 0), frozenset({pcpu} if isinstance(pcpu, int) else pcpu), why)
         for guest, pcpu in zip(guests, pcpus, strict=True)
     ]
     outcomes = hypervisor.apply(pins, 5.0)

@@ -2,7 +2,7 @@
 
 import statistics
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import pytest
 from tests.control.programs import Run, affinities, cpu_role, run_on
 from tests.real.cpu_lab import (
     HEAVY_RATIO,
+    LIGHT_RATIO,
     MEDIUM_RATIO,
     calibrated_count,
     iterations_per_s,
@@ -20,10 +21,12 @@ from tests.real.cpu_lab import (
 from virtbalance.control.clock import SystemClock
 from virtbalance.cpu.policies.hold import Hold
 from virtbalance.hypervisor import LibvirtHypervisor
-from virtbalance.lab import Guest
+from virtbalance.lab import CountAndSleep, Guest
+from virtbalance.model.guest import VcpuKey
 from virtbalance.model.plan import Pin
 
 EVEN = [(0,), (0,), (1,), (1,)]
+BOTH = frozenset({0, 1})
 
 
 class Case(NamedTuple):
@@ -44,6 +47,20 @@ class Case(NamedTuple):
             period_s=period_s,
             restore_on_exit=False,
         )
+
+    def start(self, ratios: Sequence[float], counts: Callable[[float], int]) -> None:
+        """Load the guests, each with one of these duties."""
+        for guest, ratio in zip(self.guests, ratios, strict=True):
+            guest.load_cpu(0, CountAndSleep(counts(ratio)))
+
+    def loads(self, ratios: Sequence[float]) -> list[float]:
+        """Return the duties on each pCPU, with every guest where it is pinned."""
+        masks = affinities(self.hypervisor)
+        total = [0.0, 0.0]
+        for guest, ratio in zip(self.guests, ratios, strict=True):
+            (pcpu,) = masks[VcpuKey(str(guest.uuid), 0)]
+            total[pcpu] += ratio
+        return total
 
     def homes(self) -> list[tuple[int, ...]]:
         ours = {str(guest.uuid) for guest in self.guests}
@@ -108,6 +125,41 @@ def test_what_is_even_is_left_alone_for_60_s(
     load_all(case.guests, count)
     run = case.run(60)
     assert sum(pins_by_tick(run)) == 0
+
+
+@pytest.mark.lab_full
+@pytest.mark.parametrize(
+    "ratios", [[MEDIUM_RATIO] * 4, [HEAVY_RATIO, LIGHT_RATIO] * 2], ids=["C4", "C5"]
+)
+def test_guests_without_affinity_get_a_fixed_even_mapping(
+    case: Case, counts: Callable[[float], int], ratios: list[float]
+) -> None:
+    for ratio in ratios:
+        counts(ratio)
+    place(case.hypervisor, case.guests, [BOTH] * 4)
+    case.start(ratios, counts)
+    run = case.run(30)
+    assert case.loads(ratios) == pytest.approx([sum(ratios) / 2] * 2)
+    assert sum(pins_by_tick(run)) <= 4
+    assert sum(pins_by_tick(run)[20:]) == 0, pins_by_tick(run)
+
+
+@pytest.mark.lab_full
+def test_c7_when_half_turn_heavy_it_is_even_again_within_10_s(
+    case: Case, counts: Callable[[float], int]
+) -> None:
+    light, turned = [LIGHT_RATIO] * 4, [HEAVY_RATIO] * 2 + [LIGHT_RATIO] * 2
+    for ratio in (LIGHT_RATIO, HEAVY_RATIO):
+        counts(ratio)
+    place(case.hypervisor, case.guests, [BOTH] * 4)
+    case.start(light, counts)
+    turn = threading.Timer(10.0, case.start, (turned, counts))
+    turn.start()
+    run = case.run(32)
+    turn.join()
+    assert case.loads(turned) == pytest.approx([HEAVY_RATIO + LIGHT_RATIO] * 2)
+    assert sum(pins_by_tick(run)[11:]) <= 2
+    assert sum(pins_by_tick(run)[20:]) == 0, pins_by_tick(run)
 
 
 @pytest.mark.lab
