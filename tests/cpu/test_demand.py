@@ -233,3 +233,17 @@ def test_the_order_of_guests_does_not_matter(order: list[int]) -> None:
         seen, state = estimate(state, sorted_one, {}, SETTINGS)
         shuffled, shuffled_state = estimate(shuffled_state, shuffled_one, {}, SETTINGS)
         assert shuffled == seen
+
+
+def test_the_control_groups_weight_counts_before_ours() -> None:
+    """The kernel shares by it, whatever else the owner has told us."""
+
+    def weight(shares: int | None) -> float:
+        definition = GuestDefinition(cpu_shares=shares)
+        guest = GuestSample(
+            "a", "w", "1", definition=definition, settings=GuestSettings(weight=3.0)
+        )
+        return watch(run=0.5, wait=0.0, guest=guest)[0].vcpus[0].weight
+
+    assert weight(2048) == 2.0
+    assert weight(None) == 3.0

@@ -207,3 +207,15 @@ def test_a_socket_that_may_not_be_used_is_denied(tmp_path: Path) -> None:
         ).stdout
     assert said.startswith("HypervisorDeniedError can't connect to qemu:///system"), said
     assert "Permission denied" in said
+
+
+def test_the_usual_weight_is_that_of_the_hosts_control_groups(tmp_path: Path) -> None:
+    def usual() -> int:
+        local = local_host(connection("qemu:///system"), tmp_path)
+        assert local is not None
+        return local.usual_shares
+
+    assert usual() == 1024
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cgroup.controllers").touch()
+    assert usual() == 100

@@ -25,7 +25,7 @@ from virtbalance.bench.schema import (
 )
 from virtbalance.bench.schema import Want as WantTable
 from virtbalance.bench.trace_guests import TraceGuests, trace_guests
-from virtbalance.model.guest import GuestDefinition, GuestSettings
+from virtbalance.model.guest import USUAL_SHARES, GuestDefinition, GuestSettings
 from virtbalance.model.topology import Topology, flat_topology
 from virtbalance.simulation.event import EventCpu
 from virtbalance.simulation.fluid import FluidCpu
@@ -53,7 +53,6 @@ from virtbalance.simulation.workload import Open as OpenLoad
 _LATEST_S = 4.0
 """Memory wanted in steps comes up to this much later than written, by the seed."""
 _LAUNCH_DUTY = 0.92
-_SHARES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def _guest(table: GuestTable, seed: int) -> SimGuest:
             swap=True if table.memory and table.memory.swap_told else None,
         ),
         definition=GuestDefinition(
-            cpu_shares=round(_SHARES * table.weight),
+            cpu_shares=round(USUAL_SHARES * table.weight),
             quota_ratio=table.quota,
             stats_period_s=1,
             autodeflate=table.memory is not None and table.memory.autodeflate,

@@ -68,11 +68,14 @@ class Board:
         self._find_caches()
         self._factor = np.ones(len(estimate.vcpus))
         self.residents: dict[int, set[int]] = defaultdict(set)
+        floating: dict[frozenset[int], list[int]] = defaultdict(list)
         for vcpu, home in enumerate(self.homes):
             if home is not None:
                 self._put(vcpu, home)
             else:
-                self._spread(vcpu, 1.0)
+                floating[estimate.vcpus[vcpu].affinity].append(vcpu)
+        for vcpus in floating.values():
+            self._spread(vcpus, 1.0)
 
     def relative(self) -> Array:
         """Return the mean load of every pCPU by the first reading; 1 = all that it can give."""
@@ -123,17 +126,17 @@ class Board:
         """Return what each pCPU as the first home of a vCPU would cost the host, in pCPUs."""
         mover = np.array([vcpu])
         pcpus = np.arange(len(self.cpus))
-        self._spread(vcpu, -1.0)
+        self._spread([vcpu], -1.0)
         added = self.entitled[:, mover, None] * self._factors(mover, pcpus)[:, None]
         rise: Array = (added - self._relief_there(pcpus, added))[0, 0].mean(axis=-1)
-        self._spread(vcpu, 1.0)
+        self._spread([vcpu], 1.0)
         rise += [self._beside(vcpu, pcpu) for pcpu in range(len(self.cpus))]
         rise[~self._allowed[vcpu]] = np.inf
         return rise
 
     def settle(self, vcpu: int, pcpu: int) -> None:
         """Give a vCPU its first home."""
-        self._spread(vcpu, -1.0)
+        self._spread([vcpu], -1.0)
         members = self._siblings[self._guest(vcpu)]
         if all(self.homes[member] is None for member in members):
             self._gather(members, int(self._cache[pcpu]))
@@ -272,12 +275,13 @@ class Board:
         self._loads[:, self._core[pcpu], self._thread[pcpu]] -= weight
         self.residents[pcpu].remove(vcpu)
 
-    def _spread(self, vcpu: int, sign: float) -> None:
-        """Count a vCPU without a home on all pCPUs it may run on."""
-        for cpu, share in shared_over(self.estimate.vcpus[vcpu], self.estimate).items():
-            place = self._number[cpu]
-            weight = sign * share * self.entitled[:, vcpu]
-            self._loads[:, self._core[place], self._thread[place]] += weight
+    def _spread(self, vcpus: Sequence[int], sign: float) -> None:
+        """Count vCPUs without a home, all with the same mask, on all pCPUs they may run on."""
+        shares = shared_over(self.estimate.vcpus[vcpus[0]], self.estimate)
+        pcpus = np.array([self._number[cpu] for cpu in shares], dtype=np.intp)
+        together = sign * self.entitled[:, vcpus].sum(axis=1)
+        parts = np.array([*shares.values()])
+        self._loads[:, self._core[pcpus], self._thread[pcpus]] += together[:, None] * parts[:, None]
 
 
 def _siblings(estimate: CpuEstimate) -> dict[str, list[int]]:

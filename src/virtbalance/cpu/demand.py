@@ -26,7 +26,7 @@ from virtbalance.cpu.history import Level, extend, fits, mean
 from virtbalance.cpu.memory_node import memory_node
 from virtbalance.cpu.settings import DemandSettings
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
-from virtbalance.model.guest import GuestState, RoleName, VcpuKey
+from virtbalance.model.guest import USUAL_SHARES, GuestState, RoleName, VcpuKey
 from virtbalance.model.hold import Hold
 from virtbalance.model.snapshot import GuestSample, Snapshot, VcpuSample
 from virtbalance.model.topology import Topology
@@ -207,6 +207,12 @@ def _allowed(guest: GuestSample, topology: Topology) -> frozenset[int]:
     return topology.usable if cpuset is None else topology.usable & cpuset
 
 
+def _weight(guest: GuestSample) -> float:
+    """Return what the kernel shares by, or would if nobody has said: the owner's word to us."""
+    shares = guest.definition.cpu_shares
+    return guest.settings.weight if shares is None else shares / USUAL_SHARES
+
+
 def _describe(
     guest: GuestSample,
     sample: VcpuSample,
@@ -231,7 +237,7 @@ def _describe(
         demand_ratio=0.0 if guest.state is GuestState.PAUSED else track.demand,
         allowed=_allowed(guest, topology) or affinity,
         affinity=affinity,
-        weight=guest.settings.weight,
+        weight=_weight(guest),
         fixed=fixed,
         history=demands,
         steady_s=steady_s,

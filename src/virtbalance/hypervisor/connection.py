@@ -27,11 +27,13 @@ from virtbalance.hypervisor.guest_reading import LocalHost
 from virtbalance.hypervisor.link import Link
 from virtbalance.hypervisor.link_pool import LinkPool
 from virtbalance.model.errors import HypervisorLostError
+from virtbalance.model.guest import USUAL_SHARES
 
 OPEN_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 1.0
 _KEEPALIVE_INTERVAL_S = 3
 _KEEPALIVE_COUNT = 3
+_UNIFIED_SHARES = 100
 _UCRED = struct.Struct("iII")  # pid, user, group: unix(7)
 _LOCAL_SCHEME = re.compile(r"(\w+)(\+unix)?")
 
@@ -174,7 +176,9 @@ def local_host(connection: Connection, root: Path) -> LocalHost | None:
             folders[:0] = [
                 _server_root(name, root) / "run/libvirt/qemu" for name in query.get("socket", [])
             ]
-    return LocalHost(tuple(folders), root / "proc")
+    unified = (root / "sys/fs/cgroup/cgroup.controllers").exists()
+    shares = _UNIFIED_SHARES if unified else USUAL_SHARES
+    return LocalHost(tuple(folders), root / "proc", shares)
 
 
 def _server_root(socket_name: str, root: Path) -> Path:

@@ -4,7 +4,7 @@ None of the libvirt calls made here waits for the guest's monitor, so a hung gue
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -16,7 +16,7 @@ from virtbalance.hypervisor.link import ActiveDomain, Link
 from virtbalance.hypervisor.processes import GuestProcess, find_process, start_time_of
 from virtbalance.hypervisor.settings_xml import NAMESPACE, read_settings
 from virtbalance.hypervisor.vcpu_threads import confirmed_threads
-from virtbalance.model.guest import GuestDefinition, GuestSettings, GuestState
+from virtbalance.model.guest import USUAL_SHARES, GuestDefinition, GuestSettings, GuestState
 from virtbalance.model.tick import Event
 
 _STATES = {
@@ -33,6 +33,8 @@ class LocalHost:
 
     pid_folders: tuple[Path, ...]
     proc: Path
+    usual_shares: int = USUAL_SHARES
+    """The kernel's weight of a control group with none of its own: 100 in cgroup v2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class GuestReader:
             state=_STATES.get(self._link.state(entry.uuid), GuestState.RUNNING),
             settings=settings,
             mistakes=mistakes,
-            definition=xml.definition,
+            definition=self._weighed(xml.definition),
             maximum_kib=xml.maximum_kib,
             current_kib=xml.current_kib,
             vcpus=xml.vcpus,
@@ -129,6 +131,13 @@ class GuestReader:
             threads=threads,
             doubt=doubt,
         )
+
+    def _weighed(self, definition: GuestDefinition) -> GuestDefinition:
+        """Return the definition with its weight on cgroup v1's scale."""
+        if definition.cpu_shares is None or self._local is None:
+            return definition
+        shares = definition.cpu_shares * USUAL_SHARES / self._local.usual_shares
+        return replace(definition, cpu_shares=round(shares))
 
     def _process(self, entry: ActiveDomain, before: Guest | None) -> GuestProcess | None:
         if self._local is None:

@@ -45,6 +45,10 @@ class GuestSettings:
     """When the owner set this last; a new one lifts every hold on the guest."""
 
 
+USUAL_SHARES = 1024
+"""What a guest without a weight of its own counts as; cgroup v2's 100 are translated."""
+
+
 @dataclass(frozen=True, slots=True)
 class GuestDefinition:
     """Facts from the guest's XML that change rarely."""
@@ -54,7 +58,7 @@ class GuestDefinition:
     pinned_vcpus: frozenset[int] = frozenset()
     """vCPUs with a ``vcpupin`` in the persistent definition: the owner's decision, not ours."""
     cpu_shares: int | None = None
-    """cgroup weight as libvirt reports it; ``None``: unknown."""
+    """cgroup weight where ``USUAL_SHARES`` is usual; ``None``: it has none of its own."""
     quota_ratio: float | None = None
     """CPU bandwidth limit of one vCPU in pCPUs; ``None``: unlimited."""
     balloon: bool = True

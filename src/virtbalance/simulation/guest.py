@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from virtbalance.model.guest import GuestDefinition, GuestSettings
+from virtbalance.model.guest import USUAL_SHARES, GuestDefinition, GuestSettings
 from virtbalance.simulation.want import MIB, Constant, Consume, Want
 from virtbalance.simulation.workload import Workload, idle
 
@@ -90,4 +90,4 @@ class SimGuest:
     @property
     def shares(self) -> float:
         """Weight in the kernel's eyes, 1 being libvirt's default of 1024 shares."""
-        return (self.definition.cpu_shares or 1024) / 1024
+        return (self.definition.cpu_shares or USUAL_SHARES) / USUAL_SHARES

@@ -17,16 +17,19 @@ two. With three, 1.38 and 0.00, one move leads to 0.92 and 0.46; one more would 
 pCPUs, so an uneven number comes to rest as well. For the same reason a vCPU alone on its pCPU is
 not moved to an empty one.
 
+If what was promised does not come, more is asked for a while (``backoff``).
+
 Where demand exceeds what can be given and does not divide, vCPUs take turns: see ``rotation``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from virtbalance.cpu.backoff import BackOff, expect, review
 from virtbalance.cpu.board import NOBODY, Board, Partners
 from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
-from virtbalance.cpu.replay import recorded
+from virtbalance.cpu.replay import Record, recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
 from virtbalance.cpu.strain import Array
 from virtbalance.cpu.trigger import LEAST_SAMPLES, halves, lower_bound
@@ -42,6 +45,14 @@ TESTED = 4
 """Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
 HORIZON_S = (10.0, 300.0)
 """A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered from tick to tick with one pCPU for each vCPU."""
+
+    deficits: Deficits | None = None
+    promises: BackOff = field(default_factory=BackOff)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +106,14 @@ class Balance:
                     raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def decide(
-        self, state: Deficits | None, estimate: CpuEstimate, config: Config, now_s: float
-    ) -> tuple[CpuPlan, Deficits | None]:
+        self, state: Memory | None, estimate: CpuEstimate, config: Config, now_s: float
+    ) -> tuple[CpuPlan, Memory | None]:
         """Return the pins that even the load, or the rotation's next turns."""
         if config.pin != "cpu":
             automatic = config.pin == "auto"
             domains = nodes_of(estimate) if automatic else domains_of(estimate)
-            search = _Search(fold(estimate, domains), config, only_with_memory=automatic)
+            folded = fold(estimate, domains)
+            search = _Search(folded, recorded(folded), config, only_with_memory=automatic)
             pins = tuple(unfold(search.pins(), estimate, domains))
             moved = {pin.vcpu for pin in pins}
             narrow = crowded(estimate) if automatic else estimate.vcpus
@@ -109,32 +121,49 @@ class Balance:
             return CpuPlan(
                 pins + tuple(widened((v for v in narrow if v.key not in moved), domains))
             ), None
-        search = _Search(estimate, config)
-        deficits = accrue(state, estimate, search.entitled, now_s, 2 * config.rotation_s)
-        return CpuPlan(search.pins() or search.turns(deficits)), deficits
+        state = state or Memory()
+        record = recorded(estimate)
+        promises = review(state.promises, estimate, record.entitled, now_s)
+        more = promises.factor(now_s)
+        careful = replace(
+            config, errors=more * config.errors, least_gain_ratio=more * config.least_gain_ratio
+        )
+        search = _Search(estimate, record, careful)
+        pins = search.pins()
+        if pins:
+            promises = expect(promises, estimate, record.entitled, pins, now_s)
+        deficits = accrue(state.deficits, estimate, record.entitled, now_s, 2 * config.rotation_s)
+        plan = CpuPlan(pins or search.turns(deficits), tuple(search.considered.values()))
+        return plan, Memory(deficits, promises)
 
 
 class _Search:
     """The placement after all that is worth doing, and why."""
 
     def __init__(
-        self, estimate: CpuEstimate, config: Balance.Config, *, only_with_memory: bool = False
+        self,
+        estimate: CpuEstimate,
+        record: Record,
+        config: Balance.Config,
+        *,
+        only_with_memory: bool = False,
     ) -> None:
         """``only_with_memory``: nobody gets a home but whose memory is known to lie somewhere."""
         self.estimate = estimate
         self.config = config
         self.only_with_memory = only_with_memory
-        record = recorded(estimate)
         self.entitled = record.entitled
         self.lengths = record.lengths
         self.board = Board(estimate, record.readings)
         self.reasons: dict[int, Reason] = {}
+        self.considered: dict[int, Pin] = {}
         if len(self.board.cpus) < 2:
             return
         for vcpu in self._homeless():
             self._settle(vcpu)
         # each change lowers the mean strain of the host, so this ends; the count is a safety net
         for _ in range(4 * len(estimate.vcpus)):
+            self.considered.clear()
             change = self._best()
             if change is None:
                 break
@@ -224,9 +253,23 @@ class _Search:
             length = self._length(movable[row], back)
             _, test = halves(length)
             newest = gains[:, row, column, gains.shape[-1] - length :][:, test]
-            if all(lower_bound(g, self.config.errors) > costs[row, column] for g in newest):
-                return Change(movable[row], back, source, int(partners.pcpus[column]))
+            change = Change(movable[row], back, source, int(partners.pcpus[column]))
+            sure = min(lower_bound(gain, self.config.errors) for gain in newest)
+            if sure > costs[row, column]:
+                return change
+            self._consider(
+                change, float(newest.mean(axis=-1).min()), sure, float(costs[row, column])
+            )
         return None
+
+    def _consider(self, change: Change, gain: float, sure: float, cost: float) -> None:
+        """Take down the most promising change of a vCPU that is not sure enough."""
+        vcpu, target = self.estimate.vcpus[change.moved], self.board.cpus[change.target]
+        text = "in the last seconds it would have relieved the host by {gain:.3f} pCPUs, "
+        text += "for sure by {sure:.3f}; {cost:.3f} are needed"
+        figures: dict[str, Figure] = {"gain": gain, "sure": sure, "cost": cost}
+        pin = Pin(vcpu.key, frozenset({target}), Reason("unsure", text, figures))
+        self.considered.setdefault(change.moved, pin)
 
     def _partners(self, coolest: Array) -> Partners:
         receivers = coolest[:RECEIVERS].tolist()
