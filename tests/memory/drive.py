@@ -41,10 +41,12 @@ class UnsafeError(AssertionError):
 class Followed:
     """How one balloon has done what it was asked."""
 
-    asked_s: float | None = None
-    """Since when it has not been where it should be."""
+    away: list[tuple[float, int]] = field(default_factory=list)
+    """Its sizes lately, while it has not been where it should be."""
     from_kib: int = 0
-    """Its size then."""
+    """Its size when that began."""
+    seen_kib: int = 0
+    """Its size at the look before."""
     deaf: bool = False
     """It has not followed, and has not completed a move since."""
 
@@ -81,17 +83,18 @@ class Watchdog:
             self._check_one(command, sample, targets.get(command.uuid, sample.actual_kib))
             after[command.uuid] = max(sample.actual_kib, command.target_kib)
         budget_kib = self._budget_kib()
-        committed_kib, then_kib = self._sum_kib(before), self._sum_kib(after)
+        actual = {u: s.actual_kib for u, s in samples.items()}
+        committed_kib, then_kib = self._sum_kib(before, actual), self._sum_kib(after, actual)
         if then_kib > max(budget_kib, committed_kib):
             raise UnsafeError(f"{then_kib} KiB committed of {budget_kib}")
         grown = [u for u in after if after[u] > before[u]]
         if grown and committed_kib > budget_kib:
             raise UnsafeError(f"{grown} grow while more is committed than there is")
 
-    def _sum_kib(self, sizes: Mapping[str, int]) -> int:
+    def _sum_kib(self, sizes: Mapping[str, int], actual: Mapping[str, int]) -> int:
         """Return what is committed, less what of deaf guests' memory may be lent.
 
-        That is what they have not touched, and no more than guests with swap could return.
+        That is what they have and have not touched, and no more than guests with swap could return.
         """
         if self.commit is not Commit.REPORTED:
             return sum(sizes.values())
@@ -101,7 +104,7 @@ class Watchdog:
             memory = self.host.guests[uuid].described.memory
             if self._followed[uuid].deaf:
                 seen_kib = 1.1 * (truth[uuid].touched_kib + 64 * MIB) + 512 * MIB
-                idle_kib += max(0, size_kib - round(seen_kib))
+                idle_kib += max(0, actual[uuid] - round(seen_kib))
             elif memory is not None and memory.swap_kib:
                 returnable_kib += max(0, size_kib - self.minimum_kib.get(uuid, 0))
         return sum(sizes.values()) - min(idle_kib, returnable_kib)
@@ -149,16 +152,19 @@ class Watchdog:
         now_s = self.host.now_s
         for uuid, sample in samples.items():
             known = self._followed.setdefault(uuid, Followed())
+            target_kib = targets.get(uuid, sample.actual_kib)
             tolerance_kib = max(TOLERANCE_KIB, 0.005 * sample.maximum_kib)
             moved_kib = abs(sample.actual_kib - known.from_kib)
-            if abs(targets.get(uuid, sample.actual_kib) - sample.actual_kib) <= tolerance_kib:
-                if known.asked_s is not None and moved_kib >= MIB:
-                    known.deaf = False
-                known.asked_s = None
-            elif known.asked_s is None:
-                known.asked_s, known.from_kib = now_s, sample.actual_kib
-            elif now_s - known.asked_s >= STUCK_S:
-                known.deaf |= moved_kib < CRAWL_KIB_S * (now_s - known.asked_s)
+            if abs(target_kib - sample.actual_kib) <= tolerance_kib:
+                # A target taken back to where a balloon was is no move of the balloon.
+                came = bool(known.away) and target_kib != known.seen_kib
+                known.deaf &= not (came and moved_kib >= MIB)
+                known.away = []
+            else:
+                known.from_kib = known.from_kib if known.away else sample.actual_kib
+                known.away = _lately([*known.away, (now_s, sample.actual_kib)])
+                known.deaf |= _crawls(known.away)
+            known.seen_kib = sample.actual_kib
 
     def _budget_kib(self) -> int:
         """Return what the guests may have; the core may be two looks behind, not more."""
@@ -172,6 +178,19 @@ class Watchdog:
             budget_kib = min(budget_kib, self.budget_max_kib)
         self._budgets_kib = [*self._budgets_kib[-2:], round(budget_kib)]
         return max(self._budgets_kib)
+
+
+def _lately(sizes: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Leave out what is older than needed to tell a speed."""
+    last_s, _ = sizes[-1]
+    old = [at for at in sizes if last_s - at[0] >= STUCK_S]
+    return sizes[max(0, len(old) - 1) :]
+
+
+def _crawls(sizes: list[tuple[float, int]]) -> bool:
+    (first_s, first_kib), (last_s, last_kib) = sizes[0], sizes[-1]
+    passed_s = last_s - first_s
+    return passed_s >= STUCK_S and abs(last_kib - first_kib) < CRAWL_KIB_S * passed_s
 
 
 @dataclass

@@ -158,6 +158,18 @@ def test_of_a_stuck_guest_what_it_was_never_seen_to_use_is_lent_to_guests_with_s
     assert after == before - 6000
 
 
+def test_what_a_guest_is_still_to_be_given_is_not_idle() -> None:
+    watcher = limited(commit=Commit.REPORTED)
+    watcher.targets = {"deaf": 6000 * MIB}
+    for at_s in (*range(9), 40):
+        deaf = guest(sample(300, 1000, 8192, rss_kib=400 * MIB, at_s=at_s), "deaf")
+        near = guest(sample(900, 4000, 8192, at_s=at_s, swap_out_kib=50 * MIB), "near")
+        seen = watcher.whole(at_s, deaf, near)
+        # It keeps 1.1 x 400 + 512 of the 1000 it has, when it is stuck and when it is tried again.
+        assert mib(seen.guests[0].idle_kib) == (48 if at_s in (6, 7, 8, 40) else 0)
+    assert not seen.guests[0].fixed
+
+
 def test_qemu_is_charged_what_it_was_seen_to_need() -> None:
     watcher = Watcher()
     before = watcher.whole(0, guest(sample(300))).budget_kib

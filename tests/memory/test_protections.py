@@ -12,7 +12,7 @@ from tests.memory.cases import LARGE, actual_mib, drive
 from tests.memory.drive import MIB, Drive, UnsafeError
 from virtbalance.memory import guard as guarding
 from virtbalance.memory import shrink as shrinking
-from virtbalance.memory.settings import BudgetSettings, DemandSettings, TrustSettings
+from virtbalance.memory.settings import BudgetSettings, Commit, DemandSettings, TrustSettings
 from virtbalance.model.guest import GuestDefinition, GuestSettings
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import DesiredSize, MemoryPlan, Reason
@@ -32,8 +32,13 @@ def a_guest(name: str, memory: SimMemory) -> SimGuest:
     )
 
 
-def on_a_host(*guests: SimGuest, budget_max_mib: int, trust: TrustSettings | None = None) -> Drive:
-    budget = BudgetSettings(budget_max_kib=budget_max_mib * MIB)
+def on_a_host(
+    *guests: SimGuest,
+    budget_max_mib: int,
+    trust: TrustSettings | None = None,
+    commit: Commit = Commit.REPORTED,
+) -> Drive:
+    budget = BudgetSettings(budget_max_kib=budget_max_mib * MIB, commit=commit)
     demand = DemandSettings(budget=budget, trust=trust or TrustSettings())
     return Drive(SimulatedHost(SimMachine(flat_topology(2)), guests), demand=demand)
 
@@ -64,6 +69,25 @@ def test_a_stuck_guest_is_not_kept_trying_and_its_memory_not_counted_on() -> Non
     target_kib, budget_kib = story(TrustSettings(stuck_s=3600, crawl_s=3600))
     assert target_kib < 4096 * MIB
     assert budget_kib == 6400 * MIB
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [Balloon(inflate_kib_s=0.5 * MIB), Balloon(inflate_kib_s=20 * MIB, stuck_s=((25.0, 1e9),))],
+    ids=["crawls", "stops half-way"],
+)
+def test_what_a_slow_giver_has_never_used_does_not_lie_idle_while_others_starve(
+    slow: Balloon,
+) -> None:
+    def story(commit: Commit) -> float:
+        unused = SimMemory(4096 * MIB, None, Constant(200 * MIB), balloon=slow, cache_kib=0)
+        swap = SimMemory(4096 * MIB, 512 * MIB, Constant(3000 * MIB), swap_kib=4096 * MIB)
+        hungry = [a_guest(name, swap) for name in ("one", "two")]
+        done = on_a_host(a_guest("giver", unused), *hungry, budget_max_mib=5400, commit=commit)
+        sizes_mib = done.run(60.0).looks[-1].actual_mib
+        return sizes_mib["one"] + sizes_mib["two"]
+
+    assert story(Commit.REPORTED) > story(Commit.STRICT) + 1000
 
 
 def test_a_floor_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,16 +76,15 @@ def charge_kib(
     return min(committed_kib, _seen_kib(sample.rss_kib, settings))
 
 
-def idle_kib(
-    sample: MemorySample, committed_kib: int, used_kib: int, settings: BudgetSettings
-) -> int:
+def idle_kib(sample: MemorySample, used_kib: int, settings: BudgetSettings) -> int:
     """Return what others may have of a guest whose balloon is stuck, as long as it does not use it.
 
+    Only of what it has: what it is still to be given is asked for because it will be used.
     ``used_kib``: by its own report, which comes in time: if it begins to use more, that is seen.
     """
     if settings.commit is not Commit.REPORTED or sample.rss_kib is None:
         return 0
-    return max(0, committed_kib - _seen_kib(max(sample.rss_kib, used_kib), settings))
+    return max(0, sample.actual_kib - _seen_kib(max(sample.rss_kib, used_kib), settings))
 
 
 def _seen_kib(resident_kib: int, settings: BudgetSettings) -> int:

@@ -242,7 +242,7 @@ def _guest(
         load_ended=track.trend.ended,
         stuck=fixed == classes.STUCK,
         charge_kib=_charge_kib(guest, sample, committed_kib, look) if fixed else 0,
-        idle_kib=_idle_kib(track, committed_kib, fixed, look),
+        idle_kib=_idle_kib(track, fixed, look),
     )
 
 
@@ -251,12 +251,12 @@ def _charge_kib(guest: GuestSample, sample: MemorySample, committed_kib: int, lo
     return budget.charge_kib(sample, committed_kib, look.settings.budget, taken=taken)
 
 
-def _idle_kib(track: Track, committed_kib: int, fixed: str | None, look: _Look) -> int:
+def _idle_kib(track: Track, fixed: str | None, look: _Look) -> int:
     """Return what of a stuck guest may be lent, also while its balloon is tried again."""
     tried = fixed is None and track.motion.failures > 0
     if track.used_kib is None or not (tried or fixed == classes.STUCK):
         return 0
-    return budget.idle_kib(track.sample, committed_kib, track.used_kib, look.settings.budget)
+    return budget.idle_kib(track.sample, track.used_kib, look.settings.budget)
 
 
 @dataclass(frozen=True, slots=True)
