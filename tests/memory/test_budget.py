@@ -170,6 +170,20 @@ def test_what_a_guest_is_still_to_be_given_is_not_idle() -> None:
     assert not seen.guests[0].fixed
 
 
+def test_who_has_not_followed_is_not_counted_on_to_return_what_is_lent() -> None:
+    watcher = limited(commit=Commit.REPORTED)
+    watcher.targets = {"deaf": 1000 * MIB, "near": 2000 * MIB}
+    for at_s in (*range(9), 40):
+        deaf = guest(sample(300, 6000, 8192, rss_kib=400 * MIB, at_s=at_s), "deaf")
+        near = guest(sample(900, 1000, 8192, at_s=at_s, swap_out_kib=50 * MIB), "near")
+        seen = watcher.whole(at_s, deaf, near)
+        if at_s == 0:
+            before = seen
+    assert [g.fixed for g in seen.guests] == [None, None]
+    assert mib(seen.guests[0].idle_kib) == 5048
+    assert mib(seen.budget_kib) == mib(before.budget_kib)
+
+
 def test_qemu_is_charged_what_it_was_seen_to_need() -> None:
     watcher = Watcher()
     before = watcher.whole(0, guest(sample(300))).budget_kib

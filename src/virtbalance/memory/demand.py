@@ -347,7 +347,7 @@ def _whole(
     charges = sum(guest.charge_kib for guest in guests)
     other_kib = round(other.peak_kib)
     budget_kib = budget.budget_kib(host, other_kib, overheads, charges, settings)
-    budget_kib += _lent_kib(guests)
+    budget_kib += _lent_kib(guests, tracks)
     resizable = {guest.uuid: guest.committed_kib for guest in guests if not guest.fixed}
     fixed = {guest.uuid: guest.charge_kib for guest in guests if guest.fixed}
     reserved_kib = budget.reserved_kib(reservations, resizable | fixed)
@@ -368,10 +368,14 @@ def _whole(
     )
 
 
-def _lent_kib(guests: Sequence[GuestMemoryEstimate]) -> int:
-    """Return what is lent of idle memory: no more than guests with swap could return."""
+def _lent_kib(guests: Sequence[GuestMemoryEstimate], tracks: Mapping[str, Track]) -> int:
+    """Return what is lent of idle memory: no more than guests with swap could return.
+
+    One whose balloon did not follow when last asked is not counted on.
+    """
     idle_kib = sum(guest.idle_kib for guest in guests)
-    debtors = (g for g in guests if g.swaps and not g.fixed and not g.idle_kib)
+    followers = (g for g in guests if not (g.fixed or tracks[g.uuid].motion.failures))
+    debtors = (g for g in followers if g.swaps)
     return min(idle_kib, sum(max(0, g.committed_kib - g.minimum_kib) for g in debtors))
 
 
