@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cpu.estimates import applied, estimate_of, vcpu
-from virtbalance.cpu.backoff import BackOff
-from virtbalance.cpu.policies.balance import Balance, Memory
+from virtbalance.cpu.policies.balance import Balance
 from virtbalance.cpu.policies.hold import Hold
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.plan import CpuPlan
@@ -185,27 +184,6 @@ def test_weights_decide_who_shares_with_whom() -> None:
     great = vcpu("great", 1.0, 0, weight=3.0)
     small = [vcpu(f"s{i}", 1.0, 0 if i == 0 else 1, weight=1.0) for i in range(3)]
     assert homes(estimate_of(2, great, *small)) == {"great/0": 0, "s0/0": 1, "s1/0": 1, "s2/0": 1}
-
-
-def test_after_broken_promises_more_is_asked_for() -> None:
-    """Moving one of two 0.09 relieves the host by 0.1 x (0.18^2 - 2 x 0.09^2) = 0.0016 pCPUs."""
-    two = estimate_of(2, vcpu("a", 0.09, 0), vcpu("b", 0.09, 0))
-    wary = Memory(promises=BackOff(until_s=600.0))
-    config = Balance.Config(pin="cpu")
-    assert len(Balance().decide(wary, two, config, 700.0)[0].pins) == 1
-    assert Balance().decide(wary, two, config, 500.0)[0].pins == ()
-
-
-def test_a_promise_is_remembered_until_it_is_seen_to_be_kept() -> None:
-    crowd = estimate_of(2, *(vcpu(f"g{i}", 0.6, 0) for i in range(3)))
-    config = Balance.Config(pin="cpu")
-    plan, state = Balance().decide(None, crowd, config, 0.0)
-    assert state is not None
-    assert len(state.promises.pending) == 1
-    for now_s in (3.0, 6.0, 9.0):  # everybody runs as promised
-        _, state = Balance().decide(state, applied(crowd, plan), config, now_s)
-    assert state is not None
-    assert state.promises == BackOff()
 
 
 def test_what_is_not_sure_is_told() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.cpu.estimates import estimate_of, vcpu
-from virtbalance.cpu.policies.balance import Balance, Memory
+from virtbalance.cpu.policies.balance import Balance
 from virtbalance.cpu.rotation import Deficits, accrue
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.guest import VcpuKey
@@ -15,7 +15,7 @@ THREE = estimate_of(
 
 
 def moves(estimate: CpuEstimate, state: Deficits, now_s: float) -> list[str]:
-    plan, _ = Balance().decide(Memory(state), estimate, Balance.Config(pin="cpu"), now_s)
+    plan, _ = Balance().decide(state, estimate, Balance.Config(pin="cpu"), now_s)
     return [str(pin.reason) for pin in plan.pins]
 
 

@@ -17,16 +17,13 @@ two. With three, 1.38 and 0.00, one move leads to 0.92 and 0.46; one more would 
 pCPUs, so an uneven number comes to rest as well. For the same reason a vCPU alone on its pCPU is
 not moved to an empty one.
 
-If what was promised does not come, more is asked for a while (``backoff``).
-
 Where demand exceeds what can be given and does not divide, vCPUs take turns: see ``rotation``.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from virtbalance.cpu.backoff import BackOff, expect, review
 from virtbalance.cpu.board import NOBODY, Board, Partners
 from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
 from virtbalance.cpu.replay import Record, recorded
@@ -45,14 +42,6 @@ TESTED = 4
 """Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
 HORIZON_S = (10.0, 300.0)
 """A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What is remembered from tick to tick with one pCPU for each vCPU."""
-
-    deficits: Deficits | None = None
-    promises: BackOff = field(default_factory=BackOff)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +95,8 @@ class Balance:
                     raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def decide(
-        self, state: Memory | None, estimate: CpuEstimate, config: Config, now_s: float
-    ) -> tuple[CpuPlan, Memory | None]:
+        self, state: Deficits | None, estimate: CpuEstimate, config: Config, now_s: float
+    ) -> tuple[CpuPlan, Deficits | None]:
         """Return the pins that even the load, or the rotation's next turns."""
         if config.pin != "cpu":
             automatic = config.pin == "auto"
@@ -121,20 +110,11 @@ class Balance:
             return CpuPlan(
                 pins + tuple(widened((v for v in narrow if v.key not in moved), domains))
             ), None
-        state = state or Memory()
         record = recorded(estimate)
-        promises = review(state.promises, estimate, record.entitled, now_s)
-        more = promises.factor(now_s)
-        careful = replace(
-            config, errors=more * config.errors, least_gain_ratio=more * config.least_gain_ratio
-        )
-        search = _Search(estimate, record, careful)
-        pins = search.pins()
-        if pins:
-            promises = expect(promises, estimate, record.entitled, pins, now_s)
-        deficits = accrue(state.deficits, estimate, record.entitled, now_s, 2 * config.rotation_s)
-        plan = CpuPlan(pins or search.turns(deficits), tuple(search.considered.values()))
-        return plan, Memory(deficits, promises)
+        search = _Search(estimate, record, config)
+        deficits = accrue(state, estimate, record.entitled, now_s, 2 * config.rotation_s)
+        pins = search.pins() or search.turns(deficits)
+        return CpuPlan(pins, tuple(search.considered.values())), deficits
 
 
 class _Search:
