@@ -29,6 +29,8 @@ RELEASE_WITHIN_S = 600.0
 UNSEEN_PERIODS = 3.0
 """A guest is shrunk on reports up to two periods old, and a report can be one old when it comes."""
 STUCK_S = 5.0
+UNJUDGED_S = 60.0
+"""Speed is judged every 30 s; a balloon that slows down in between is judged by the next 30."""
 CRAWL_KIB_S = 1.0 * MIB
 TOLERANCE_KIB = 4 * MIB
 
@@ -47,8 +49,8 @@ class Followed:
     """Its size when that began."""
     seen_kib: int = 0
     """Its size at the look before."""
-    deaf: bool = False
-    """It has not followed, and has not completed a move since."""
+    deaf_s: float | None = None
+    """Since when it has not followed; it has not completed a move since."""
 
 
 @dataclass
@@ -95,6 +97,7 @@ class Watchdog:
         """Return what is committed, less what of deaf guests' memory may be lent.
 
         That is what they have and have not touched, and no more than guests with swap could return.
+        One of these that begins to crawl is counted on until its speed is judged; nobody can know.
         """
         if self.commit is not Commit.REPORTED:
             return sum(sizes.values())
@@ -102,11 +105,15 @@ class Watchdog:
         idle_kib = returnable_kib = 0
         for uuid, size_kib in sizes.items():
             memory = self.host.guests[uuid].described.memory
-            if self._followed[uuid].deaf:
+            deaf_s = self._followed[uuid].deaf_s
+            unused_kib = 0
+            if deaf_s is not None:
                 seen_kib = 1.1 * (truth[uuid].touched_kib + 64 * MIB) + 512 * MIB
-                idle_kib += max(0, actual[uuid] - round(seen_kib))
-            elif memory is not None and memory.swap_kib:
+                unused_kib = max(0, actual[uuid] - round(seen_kib))
+            judged = deaf_s is not None and self.host.now_s - deaf_s > UNJUDGED_S + self.period_s
+            if memory is not None and memory.swap_kib and not (unused_kib or judged):
                 returnable_kib += max(0, size_kib - self.minimum_kib.get(uuid, 0))
+            idle_kib += unused_kib
         return sum(sizes.values()) - min(idle_kib, returnable_kib)
 
     def _check_one(self, command: Resize, sample: MemorySample, target_kib: int) -> None:
@@ -158,12 +165,14 @@ class Watchdog:
             if abs(target_kib - sample.actual_kib) <= tolerance_kib:
                 # A target taken back to where a balloon was is no move of the balloon.
                 came = bool(known.away) and target_kib != known.seen_kib
-                known.deaf &= not (came and moved_kib >= MIB)
+                if came and moved_kib >= MIB:
+                    known.deaf_s = None
                 known.away = []
             else:
                 known.from_kib = known.from_kib if known.away else sample.actual_kib
                 known.away = _lately([*known.away, (now_s, sample.actual_kib)])
-                known.deaf |= _crawls(known.away)
+                if known.deaf_s is None and _crawls(known.away):
+                    known.deaf_s = now_s
             known.seen_kib = sample.actual_kib
 
     def _budget_kib(self) -> int:
