@@ -179,3 +179,79 @@ def test_m4_two_consume_one_stops_early_and_the_other_gets_all(
     assert watch.largest_kib(consumer.name) >= 0.99 * MAXIMUM
     assert watch.complaints == []
     assert watch.back_at_s(consumer.name, ended_s[0]) < BACK_WITHIN_S
+
+
+def consume_all(limits_mib: dict[str, float | None], guests: list[Guest]) -> dict[str, Any]:
+    """Let several guests consume side by side; return how each ended."""
+    ends: dict[str, Any] = {}
+
+    def one(guest: Guest) -> None:
+        ends[guest.name] = consume(guest, limits_mib[guest.name])
+
+    tellers = [threading.Thread(target=one, args=(g,)) for g in guests if g.name in limits_mib]
+    for teller in tellers:
+        teller.start()
+    for teller in tellers:
+        teller.join()
+    return ends
+
+
+@pytest.mark.lab_full
+@pytest.mark.parametrize("stop_early", [0, 2], ids=["M2", "M3"])
+def test_m2_and_m3_all_four_consume_and_those_who_go_on_reach_their_maximum(
+    connected: Callable[[], LibvirtHypervisor],
+    rested: list[Guest],
+    tmp_path: Path,
+    stop_early: int,
+) -> None:
+    on = rested[stop_early:]
+    limits = {guest.name: None if guest in on else 200.0 for guest in rested}
+    watch = Watch(set())
+    ends: dict[str, Any] = {}
+    ended_s = []
+
+    def story() -> None:
+        time.sleep(5.0)
+        ends.update(consume_all(limits, rested))
+        ended_s.append(time.monotonic())
+        for guest in on:
+            await_back(watch, guest.name)
+
+    serve(connected(), tmp_path, watch, story)
+    assert ended_s, "a consumer died early"
+    assert {name: end["kills"] for name, end in ends.items()} == dict.fromkeys(limits, 0)
+    assert watch.complaints == []
+    for guest in on:
+        assert watch.largest_kib(guest.name) >= 0.99 * MAXIMUM
+        assert watch.back_at_s(guest.name, ended_s[0]) < BACK_WITHIN_S
+
+
+@pytest.mark.lab_full
+def test_m1_though_something_sets_every_guest_back_on_the_way(
+    connected: Callable[[], LibvirtHypervisor], rested: list[Guest], tmp_path: Path
+) -> None:
+    """The reset comes while no guest uses more than it allows; what is urgent is fed again."""
+    consumer, *others = rested
+    watch = Watch({guest.name for guest in others})
+    ended_s = []
+
+    def set_back() -> None:
+        for guest in rested:
+            guest.domain.setMemory(START)
+
+    def story() -> None:
+        time.sleep(5.0)
+        hand = threading.Timer(4.0, set_back)
+        hand.start()
+        end = consume(consumer, None)
+        hand.join()
+        ended_s.append(time.monotonic())
+        assert end["kills"] == 0
+        await_back(watch, consumer.name)
+
+    run = serve(connected(), tmp_path, watch, story)
+    assert ended_s, "the consumer died early"
+    assert run.events("foreign-change")
+    assert watch.largest_kib(consumer.name) >= 0.99 * MAXIMUM
+    assert watch.complaints == []
+    assert watch.back_at_s(consumer.name, ended_s[0]) < BACK_WITHIN_S
