@@ -23,14 +23,12 @@ from unittest import mock
 
 import libvirt
 
+from benchmarks.bare_guests import bare_guests
 from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
 from virtbalance.control.role import GuestFilter
 from virtbalance.control.settings import MemorySettings
 from virtbalance.hypervisor import LibvirtHypervisor, connect
-from virtbalance.hypervisor.embedded import open_embedded
 from virtbalance.hypervisor.link import Link
-from virtbalance.lab.assets import cache_folder
-from virtbalance.lab.embedded import embedded_root, embedded_uri, keep_capabilities
 from virtbalance.memory.allocation import Claim, Overload, allocate
 from virtbalance.memory.policies.fair import Fair
 from virtbalance.model.guest import GuestDefinition
@@ -151,21 +149,11 @@ def invented_snapshot(second: int) -> Snapshot:
 
 def look(guests: int, rounds: int) -> bool:
     """Print what a look costs; return whether the goals are reached."""
-    cache = cache_folder()
-    root = embedded_root(lambda text: print(text, file=sys.stderr), cache)
-    connection = open_embedded(embedded_uri(root))
-    domains = []
-    try:
-        print(f"starting {guests} guests", file=sys.stderr)
-        domains += [connection.createXML(DOMAIN.format(number=n)) for n in range(guests)]
-        keep_capabilities(root, cache)
-        time.sleep(SETTLE_S)
-        hypervisor = connect(embedded_uri(root))
-        medians = measured(hypervisor, connection, guests, rounds)
+    print(f"starting {guests} guests", file=sys.stderr)
+    with bare_guests((DOMAIN.format(number=n) for n in range(guests)), SETTLE_S) as bare:
+        hypervisor = connect(bare.uri)
+        medians = measured(hypervisor, bare.connection, guests, rounds)
         hypervisor.close()
-    finally:
-        for domain in domains:
-            domain.destroy()
     return report(medians, guests)
 
 

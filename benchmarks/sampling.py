@@ -18,11 +18,9 @@ from typing import Any
 
 import libvirt
 
+from benchmarks.bare_guests import bare_guests
 from virtbalance.hypervisor import LibvirtHypervisor, connect
-from virtbalance.hypervisor.embedded import open_embedded
 from virtbalance.hypervisor.processes import find_vcpu_threads
-from virtbalance.lab.assets import cache_folder
-from virtbalance.lab.embedded import embedded_root, embedded_uri, keep_capabilities
 from virtbalance.model.snapshot import Scope
 
 GOAL_RATIO = 50.0
@@ -41,23 +39,12 @@ DOMAIN = """
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    cache = cache_folder()
-    root = embedded_root(lambda text: print(text, file=sys.stderr), cache)
-    connection = open_embedded(embedded_uri(root))
-    domains = []
-    try:
-        print(f"starting {options.guests} guests of {options.vcpus} vCPUs", file=sys.stderr)
-        for number in range(options.guests):
-            xml = DOMAIN.format(number=number, vcpus=options.vcpus)
-            domains.append(connection.createXML(xml))
-        keep_capabilities(root, cache)
-        time.sleep(SETTLE_S)
-        hypervisor = connect(embedded_uri(root))
-        medians = measure(hypervisor, connection, domains, root, options.rounds)
+    print(f"starting {options.guests} guests of {options.vcpus} vCPUs", file=sys.stderr)
+    xml = (DOMAIN.format(number=n, vcpus=options.vcpus) for n in range(options.guests))
+    with bare_guests(xml, SETTLE_S) as bare:
+        hypervisor = connect(bare.uri)
+        medians = measure(hypervisor, bare.connection, bare.domains, bare.root, options.rounds)
         hypervisor.close()
-    finally:
-        for domain in domains:
-            domain.destroy()
     return report(medians, options.guests * options.vcpus)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from virtbalance.hypervisor import LibvirtHypervisor, connect
 from virtbalance.lab import Guest, GuestSpec, Lab
+from virtbalance.lab.private_libvirtd import PrivateLibvirtd
 
 pytest.importorskip("libvirt")
 
@@ -24,6 +25,20 @@ def four_guests(lab: Lab) -> Iterator[list[Guest]]:
     yield guests
     for guest in guests:
         guest.stop()
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[PrivateLibvirtd]:
+    """A libvirtd of our own, for programs that run as processes."""
+    with PrivateLibvirtd(say=print) as libvirtd:
+        yield libvirtd
+
+
+@pytest.fixture(scope="module")
+def opened(daemon: PrivateLibvirtd) -> Iterator[Lab]:
+    """The lab on that libvirtd."""
+    with daemon.lab() as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -135,25 +135,45 @@ def consume(guest: Guest, limit_mib: float | None) -> dict[str, Any]:
     raise AssertionError(f"{guest.name} has not come to its limit: {guest.report().memory}")
 
 
-def test_m1_one_consumes_to_its_limit_and_gives_it_back(
-    connected: Callable[[], LibvirtHypervisor], rested: list[Guest], tmp_path: Path
-) -> None:
-    consumer, *others = rested
+def assert_served(watch: Watch, consumers: list[Guest], ended_s: list[float]) -> None:
+    """Every consumer reached its maximum and gave it back in time, and nobody was harmed."""
+    assert ended_s, "a consumer died early"
+    assert watch.complaints == []
+    for consumer in consumers:
+        assert watch.largest_kib(consumer.name) >= 0.99 * MAXIMUM
+        assert watch.back_at_s(consumer.name, ended_s[0]) < BACK_WITHIN_S
+
+
+def one_consumes(
+    hypervisor: LibvirtHypervisor,
+    guests: list[Guest],
+    directory: Path,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Run:
+    """Let the first guest consume to its limit and free; ``meanwhile`` is called 4 s into it."""
+    consumer, *others = guests
     watch = Watch({guest.name for guest in others})
-    ended_s = []
+    ended_s: list[float] = []
 
     def story() -> None:
         time.sleep(5.0)
+        hand = threading.Timer(4.0, meanwhile)
+        hand.start()
         end = consume(consumer, None)
+        hand.join()
         ended_s.append(time.monotonic())
         assert end["kills"] == 0
         await_back(watch, consumer.name)
 
-    serve(connected(), tmp_path, watch, story)
-    assert ended_s, "the consumer died early"
-    assert watch.largest_kib(consumer.name) >= 0.99 * MAXIMUM
-    assert watch.complaints == []
-    assert watch.back_at_s(consumer.name, ended_s[0]) < BACK_WITHIN_S
+    run = serve(hypervisor, directory, watch, story)
+    assert_served(watch, [consumer], ended_s)
+    return run
+
+
+def test_m1_one_consumes_to_its_limit_and_gives_it_back(
+    connected: Callable[[], LibvirtHypervisor], rested: list[Guest], tmp_path: Path
+) -> None:
+    one_consumes(connected(), rested, tmp_path)
 
 
 @pytest.mark.lab_full
@@ -162,7 +182,7 @@ def test_m4_two_consume_one_stops_early_and_the_other_gets_all(
 ) -> None:
     early, consumer, *idle = rested
     watch = Watch({guest.name for guest in idle})
-    ended_s = []
+    ended_s: list[float] = []
 
     def story() -> None:
         time.sleep(5.0)
@@ -175,10 +195,7 @@ def test_m4_two_consume_one_stops_early_and_the_other_gets_all(
         await_back(watch, consumer.name)
 
     serve(connected(), tmp_path, watch, story)
-    assert ended_s, "the consumer died early"
-    assert watch.largest_kib(consumer.name) >= 0.99 * MAXIMUM
-    assert watch.complaints == []
-    assert watch.back_at_s(consumer.name, ended_s[0]) < BACK_WITHIN_S
+    assert_served(watch, [consumer], ended_s)
 
 
 def consume_all(limits_mib: dict[str, float | None], guests: list[Guest]) -> dict[str, Any]:
@@ -208,7 +225,7 @@ def test_m2_and_m3_all_four_consume_and_those_who_go_on_reach_their_maximum(
     limits = {guest.name: None if guest in on else 200.0 for guest in rested}
     watch = Watch(set())
     ends: dict[str, Any] = {}
-    ended_s = []
+    ended_s: list[float] = []
 
     def story() -> None:
         time.sleep(5.0)
@@ -218,12 +235,8 @@ def test_m2_and_m3_all_four_consume_and_those_who_go_on_reach_their_maximum(
             await_back(watch, guest.name)
 
     serve(connected(), tmp_path, watch, story)
-    assert ended_s, "a consumer died early"
+    assert_served(watch, on, ended_s)
     assert {name: end["kills"] for name, end in ends.items()} == dict.fromkeys(limits, 0)
-    assert watch.complaints == []
-    for guest in on:
-        assert watch.largest_kib(guest.name) >= 0.99 * MAXIMUM
-        assert watch.back_at_s(guest.name, ended_s[0]) < BACK_WITHIN_S
 
 
 @pytest.mark.lab_full
@@ -231,27 +244,10 @@ def test_m1_though_something_sets_every_guest_back_on_the_way(
     connected: Callable[[], LibvirtHypervisor], rested: list[Guest], tmp_path: Path
 ) -> None:
     """The reset comes while no guest uses more than it allows; what is urgent is fed again."""
-    consumer, *others = rested
-    watch = Watch({guest.name for guest in others})
-    ended_s = []
 
     def set_back() -> None:
         for guest in rested:
             guest.domain.setMemory(START)
 
-    def story() -> None:
-        time.sleep(5.0)
-        hand = threading.Timer(4.0, set_back)
-        hand.start()
-        end = consume(consumer, None)
-        hand.join()
-        ended_s.append(time.monotonic())
-        assert end["kills"] == 0
-        await_back(watch, consumer.name)
-
-    run = serve(connected(), tmp_path, watch, story)
-    assert ended_s, "the consumer died early"
+    run = one_consumes(connected(), rested, tmp_path, set_back)
     assert run.events("foreign-change")
-    assert watch.largest_kib(consumer.name) >= 0.99 * MAXIMUM
-    assert watch.complaints == []
-    assert watch.back_at_s(consumer.name, ended_s[0]) < BACK_WITHIN_S

@@ -26,18 +26,6 @@ ON_PCPU_0 = (frozenset({0}),)
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[PrivateLibvirtd]:
-    with PrivateLibvirtd(say=print) as libvirtd:
-        yield libvirtd
-
-
-@pytest.fixture(scope="module")
-def opened(daemon: PrivateLibvirtd) -> Iterator[Lab]:
-    with daemon.lab() as lab:
-        yield lab
-
-
-@pytest.fixture(scope="module")
 def started(opened: Lab) -> list[Guest]:
     return opened.start(
         [

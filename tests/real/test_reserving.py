@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,18 +20,6 @@ budget_max_kib = 1572864
 minimum_kib = 131072
 """
 """The three guests get 1536 MiB together, which is what they have at their start."""
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[PrivateLibvirtd]:
-    with PrivateLibvirtd(say=print) as libvirtd:
-        yield libvirtd
-
-
-@pytest.fixture(scope="module")
-def opened(daemon: PrivateLibvirtd) -> Iterator[Lab]:
-    with daemon.lab() as lab:
-        yield lab
 
 
 @pytest.fixture(scope="module")

@@ -19,22 +19,16 @@ class OneLineParser(argparse.ArgumentParser):
 
 def period_s(text: str) -> float:
     """Parse a period: seconds, fractions allowed, at least 0.01."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0.01):
+    value = _finite(text)
+    if not value >= 0.01:
         raise argparse.ArgumentTypeError(f"must be seconds, at least 0.01, not {text!r}")
     return value
 
 
 def seconds(text: str) -> float:
     """Parse a time: seconds, fractions allowed, not negative."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
+    value = _finite(text)
+    if not value >= 0:
         raise argparse.ArgumentTypeError(f"must be seconds, not {text!r}")
     return value
 
@@ -56,13 +50,19 @@ def size_kib(text: str) -> int:
 
 def weight(text: str) -> float:
     """Parse a weight: a number above 0."""
+    value = _finite(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def _finite(text: str) -> float:
+    """Return the number in a text; NaN, which is no less and no more than anything, if none is."""
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
-    return value
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:

@@ -133,7 +133,11 @@ class _Search:
         self.config = config
         self.only_with_memory = only_with_memory
         self.entitled = record.entitled
-        self.lengths = record.lengths
+        samples = record.readings[0].shape[-1]
+        # one more row each, for NOBODY: it limits nothing
+        self.lengths = np.array([*record.lengths, samples])
+        self.steady_s = np.array([vcpu.steady_s for vcpu in estimate.vcpus] + [np.inf])
+        self.searched = np.array([halves(length)[0].stop for length in range(samples + 1)])
         self.board = Board(estimate, record.readings)
         self.reasons: dict[int, Reason] = {}
         self.considered: dict[int, Pin] = {}
@@ -262,8 +266,7 @@ class _Search:
     def _costs(self, movable: list[int], source: int, partners: Partners) -> Array:
         """Return the gain that each exchange must exceed, in pCPUs."""
         once_s = {pcpu: self.board.cost_s(source, pcpu) for pcpu in set(partners.pcpus.tolist())}
-        steady_s = np.array([vcpu.steady_s for vcpu in self.estimate.vcpus] + [np.inf])
-        lasts_s = np.minimum(steady_s[movable][:, None], steady_s[partners.back])
+        lasts_s = np.minimum(self.steady_s[movable][:, None], self.steady_s[partners.back])
         pins = 1 + (partners.back != NOBODY)
         cost_s = pins * np.array([once_s[pcpu] for pcpu in partners.pcpus.tolist()])
         costs: Array = np.maximum(
@@ -275,10 +278,9 @@ class _Search:
         """Return the mean gain over the samples kept for the search, under the worse reading."""
         samples = gains.shape[-1]
         sums = np.concatenate([np.zeros_like(gains[..., :1]), gains.cumsum(axis=-1)], axis=-1)
-        lengths = np.array([*self.lengths, samples])
-        known = np.minimum(lengths[movable][:, None], lengths[partners.back])
+        known = np.minimum(self.lengths[movable][:, None], self.lengths[partners.back])
         first = samples - known
-        searched = np.array([halves(length)[0].stop for length in range(samples + 1)])[known]
+        searched = self.searched[known]
         ends = np.broadcast_to((first + searched)[None, ..., None], (*gains.shape[:-1], 1))
         begins = np.broadcast_to(first[None, ..., None], (*gains.shape[:-1], 1))
         total = np.take_along_axis(sums, ends, -1) - np.take_along_axis(sums, begins, -1)
@@ -286,10 +288,10 @@ class _Search:
         return promised
 
     def _known(self, vcpu: int) -> bool:
-        return self.lengths[vcpu] >= LEAST_SAMPLES
+        return bool(self.lengths[vcpu] >= LEAST_SAMPLES)
 
     def _length(self, moved: int, back: int) -> int:
-        return min(self.lengths[vcpu] for vcpu in (moved, back) if vcpu != NOBODY)
+        return int(min(self.lengths[moved], self.lengths[back]))
 
     def _make(self, change: Change) -> None:
         ends = [change.source, change.target]
