@@ -1,7 +1,8 @@
 """Stand-ins for libvirt's side: errors, levers, guests."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import libvirt
@@ -67,3 +68,12 @@ class FakeLevers:
         if (error := self.failing.get(uuid)) is not None:
             raise error
         self.calls.append((uuid, *call))
+
+
+def open_below(folder: Path) -> list[str]:
+    """What this process holds open in the folder.  Others' descriptors may come and go."""
+    targets = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            targets.append(str(descriptor.readlink()))
+    return [target for target in targets if target.startswith(f"{folder}/")]
