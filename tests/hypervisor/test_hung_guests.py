@@ -138,7 +138,7 @@ def test_a_hung_guest_that_is_killed_vanishes(host: Host) -> None:
     host.signal(signal.SIGKILL)
     host.eventually(lambda: uuid not in {guest.uuid for guest in host.sample().guests})
     assert len(host.sample().guests) == 2
-    assert host.statuses(host.resize("hung", 40_000)) == [Status.GONE]
+    host.eventually(lambda: host.statuses(host.resize("hung", 40_000)) == [Status.GONE])
     host.guests.start("hung")
 
 
