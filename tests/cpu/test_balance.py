@@ -187,8 +187,11 @@ def test_weights_decide_who_shares_with_whom() -> None:
 
 
 def test_what_is_not_sure_is_told() -> None:
-    restless = [replace(vcpu(f"g{i}", 0.3, 0), history=(0.1, 0.6) * 6) for i in range(2)]
-    calm = vcpu("calm", 0.35, 1)
-    plan = decide(estimate_of(2, *restless, calm))
+    bursts = [replace(vcpu(f"g{i}", 1 / 3, 0), history=(*(0.2,) * 5, 1.0) * 2) for i in range(2)]
+    plan = decide(estimate_of(2, *bursts, vcpu("calm", 0.3, 1)))
     assert plan.pins == ()
-    assert [pin.reason.rule for pin in plan.considered] == ["unsure"] * len(plan.considered)
+    assert [(pin.vcpu.uuid, pin.cpus, pin.reason.rule) for pin in plan.considered] == [
+        ("g0", frozenset({1}), "unsure"),
+        ("g1", frozenset({1}), "unsure"),
+        ("calm", frozenset({0}), "unsure"),
+    ]

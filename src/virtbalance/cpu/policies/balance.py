@@ -9,7 +9,7 @@ swap that relieves the host most; again, until none is worth it.
 
 What a load costs is told in ``strain``, what distance costs in ``nearness``. Changes are tried on
 recorded samples (``replay``, ``board``) and accepted by the statistics of their gains
-(``trigger``): nothing moves on noise, on an idle host, or where nothing would improve.
+(``search``): nothing moves on noise, on an idle host, or where nothing would improve.
 
 Example: web1 to web4 want 0.46 each and all live on pCPU 0 of two: loads 1.84 and 0.00. A move
 leads to 1.38 and 0.46, another to 0.92 and 0.92, a third would only strain the host: done after
@@ -24,35 +24,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from virtbalance.cpu.board import NOBODY, Board, Partners
+from virtbalance.cpu.board import NOBODY, Board
 from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
 from virtbalance.cpu.replay import Record, recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
-from virtbalance.cpu.strain import Array
-from virtbalance.cpu.trigger import LEAST_SAMPLES, halves, lower_bound
+from virtbalance.cpu.search import Change, Search, Trial
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.plan import CpuPlan, Figure, Pin, Reason
-
-SOURCES = 8
-"""Most strained pCPUs looked at; cpu.md, section 9, as the two below."""
-RECEIVERS = 24
-PARTNERS = 8
-"""Least loaded pCPUs tried for a move, and for a swap."""
-TESTED = 4
-"""Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
-HORIZON_S = (10.0, 300.0)
-"""A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One move or swap, with places on the board."""
-
-    moved: int
-    back: int
-    """Comes in exchange; ``NOBODY``: a plain move."""
-    source: int
-    target: int
 
 
 class Balance:
@@ -102,8 +80,9 @@ class Balance:
             automatic = config.pin == "auto"
             domains = nodes_of(estimate) if automatic else domains_of(estimate)
             folded = fold(estimate, domains)
-            search = _Search(folded, recorded(folded), config, only_with_memory=automatic)
-            pins = tuple(unfold(search.pins(), estimate, domains))
+            placement = _Placement(folded, recorded(folded), config, only_with_memory=automatic)
+            placement.improve()
+            pins = tuple(unfold(placement.pins(), estimate, domains))
             moved = {pin.vcpu for pin in pins}
             narrow = crowded(estimate) if automatic else estimate.vcpus
             # inside a domain the kernel takes turns by itself
@@ -111,14 +90,15 @@ class Balance:
                 pins + tuple(widened((v for v in narrow if v.key not in moved), domains))
             ), None
         record = recorded(estimate)
-        search = _Search(estimate, record, config)
+        placement = _Placement(estimate, record, config)
+        placement.improve()
         deficits = accrue(state, estimate, record.entitled, now_s, 2 * config.rotation_s)
-        pins = search.pins() or search.turns(deficits)
-        return CpuPlan(pins, tuple(search.considered.values())), deficits
+        pins = placement.pins() or placement.turns(deficits)
+        return CpuPlan(pins, placement.considered()), deficits
 
 
-class _Search:
-    """The placement after all that is worth doing, and why."""
+class _Placement:
+    """Who is to live where, and why: the present placement until it is improved."""
 
     def __init__(
         self,
@@ -129,186 +109,126 @@ class _Search:
         only_with_memory: bool = False,
     ) -> None:
         """``only_with_memory``: nobody gets a home but whose memory is known to lie somewhere."""
-        self.estimate = estimate
-        self.config = config
-        self.only_with_memory = only_with_memory
-        self.entitled = record.entitled
-        samples = record.readings[0].shape[-1]
-        # one more row each, for NOBODY: it limits nothing
-        self.lengths = np.array([*record.lengths, samples])
-        self.steady_s = np.array([vcpu.steady_s for vcpu in estimate.vcpus] + [np.inf])
-        self.searched = np.array([halves(length)[0].stop for length in range(samples + 1)])
-        self.board = Board(estimate, record.readings)
-        self.reasons: dict[int, Reason] = {}
-        self.considered: dict[int, Pin] = {}
-        if len(self.board.cpus) < 2:
+        self._estimate = estimate
+        self._config = config
+        self._only_with_memory = only_with_memory
+        self._record = record
+        self._board = Board(estimate, record.readings)
+        self._reasons: dict[int, Reason] = {}
+        self._unsure: dict[int, Trial] = {}
+
+    def improve(self) -> None:
+        """Do all that is worth doing: homes, then evening."""
+        if len(self._board.cpus) < 2:
             return
         for vcpu in self._homeless():
             self._settle(vcpu)
-        # each change lowers the mean strain of the host, so this ends; the count is a safety net
-        for _ in range(4 * len(estimate.vcpus)):
-            self.considered.clear()
-            change = self._best()
-            if change is None:
-                break
-            self._make(change)
+        self._even()
 
     def pins(self) -> tuple[Pin, ...]:
         """Return what differs from the present placement, in the order it was found."""
         found = []
-        for place, reason in self.reasons.items():
-            vcpu, home = self.estimate.vcpus[place], self.board.homes[place]
-            if home is not None and self.board.cpus[home] != vcpu.home:
-                found.append(Pin(vcpu.key, frozenset({self.board.cpus[home]}), reason))
+        for place, reason in self._reasons.items():
+            vcpu, home = self._estimate.vcpus[place], self._board.homes[place]
+            if home is not None and self._board.cpus[home] != vcpu.home:
+                found.append(Pin(vcpu.key, frozenset({self._board.cpus[home]}), reason))
         return tuple(found)
+
+    def considered(self) -> tuple[Pin, ...]:
+        """Return the most promising change of each vCPU that was not sure enough at the end."""
+        return tuple(
+            Pin(
+                self._estimate.vcpus[place].key,
+                frozenset({self._board.cpus[trial.change.target]}),
+                _unsure(trial),
+            )
+            for place, trial in self._unsure.items()
+        )
 
     def turns(self, deficits: Deficits) -> tuple[Pin, ...]:
         """Return the pins with which the rotation goes on, where it is due."""
-        relative = dict(zip(self.board.cpus, self.board.relative().tolist(), strict=True))
-        due = turns(deficits, self.estimate, self.entitled, relative, self.config.rotation_s)
+        relative = dict(zip(self._board.cpus, self._board.relative().tolist(), strict=True))
+        due = turns(
+            deficits, self._estimate, self._record.entitled, relative, self._config.rotation_s
+        )
         return tuple(_turn(turn, deficits) for turn in due)
+
+    # Homes
 
     def _homeless(self) -> list[int]:
         """Return the vCPUs that get a home now, heaviest first."""
-        mean = self.board.mean
+        mean, vcpus = self._board.mean, self._estimate.vcpus
         busy = [
             place
-            for place, vcpu in enumerate(self.estimate.vcpus)
-            if vcpu.fixed is None and vcpu.home is None and mean[place] > self.config.idle_ratio
-            if vcpu.memory_node is not None or not self.only_with_memory
+            for place, vcpu in enumerate(vcpus)
+            if vcpu.fixed is None and vcpu.home is None and mean[place] > self._config.idle_ratio
+            if vcpu.memory_node is not None or not self._only_with_memory
         ]
-        vcpus = self.estimate.vcpus
         together = all(vcpus[place].settled for place in busy)
         return sorted(
             (
                 place
                 for place in busy
                 if vcpus[place].settled
-                and (together or vcpus[place].steady_s > self.config.patience_s)
+                and (together or vcpus[place].steady_s > self._config.patience_s)
             ),
             key=lambda place: (-mean[place], place),
         )
 
     def _settle(self, place: int) -> None:
-        rise = self.board.arrivals(place).round(9)
+        rise = self._board.arrivals(place).round(9)
         if not np.isfinite(rise).any():
             return
         target = int(rise.argmin())
-        before = self.board.relative()[target]
-        self.board.settle(place, target)
-        vcpu = self.estimate.vcpus[place]
+        before = self._board.relative()[target]
+        self._board.settle(place, target)
+        vcpu = self._estimate.vcpus[place]
         figures: dict[str, Figure] = {
             "vcpu": _name(vcpu),
-            "target": self.board.cpus[target],
-            "demand": float(self.board.mean[place]),
+            "target": self._board.cpus[target],
+            "demand": float(self._board.mean[place]),
             "before": float(before),
-            "after": float(self.board.relative()[target]),
+            "after": float(self._board.relative()[target]),
         }
         text = "it has no pCPU of its own; pCPU {target} is least loaded, {before:.2f}, "
-        if vcpu.memory_node == self.estimate.topology.by_id[self.board.cpus[target]].node:
+        if vcpu.memory_node == self._estimate.topology.by_id[self._board.cpus[target]].node:
             figures["node"] = vcpu.memory_node
             text = "its memory lies on node {node}; pCPU {target} is loaded {before:.2f}, "
-        self.reasons[place] = Reason("home", text + "with its {demand:.2f} {after:.2f}", figures)
+        self._reasons[place] = Reason("home", text + "with its {demand:.2f} {after:.2f}", figures)
 
-    def _best(self) -> Change | None:
-        """Return the best change of the most strained pCPU that has one, or ``None``."""
-        strains = self.board.strains().round(9)
-        coolest = np.argsort(self.board.relative().round(9), kind="stable")
-        sources = np.argsort(-strains, kind="stable")[:SOURCES]
-        for source in sources.tolist():
-            change = self._best_from(source, coolest[coolest != source])
-            if change is not None:
-                return change
-        return None
+    # Evening
 
-    def _best_from(self, source: int, coolest: Array) -> Change | None:
-        movable = [vcpu for vcpu in self.board.movable(source) if self._known(vcpu)]
-        if not movable:
-            return None
-        partners = self._partners(coolest)
-        gains = self.board.gains(movable, source, partners)
-        costs = self._costs(movable, source, partners)
-        scores = (self._promised(gains, movable, partners) - costs).round(9)
-        for place in np.argsort(-scores, axis=None, kind="stable")[:TESTED].tolist():
-            row, column = divmod(place, len(partners.pcpus))
-            if scores[row, column] <= 0:
-                return None
-            back = int(partners.back[column])
-            length = self._length(movable[row], back)
-            _, test = halves(length)
-            newest = gains[:, row, column, gains.shape[-1] - length :][:, test]
-            change = Change(movable[row], back, source, int(partners.pcpus[column]))
-            sure = min(lower_bound(gain, self.config.errors) for gain in newest)
-            if sure > costs[row, column]:
-                return change
-            self._consider(
-                change, float(newest.mean(axis=-1).min()), sure, float(costs[row, column])
-            )
-        return None
-
-    def _consider(self, change: Change, gain: float, sure: float, cost: float) -> None:
-        """Take down the most promising change of a vCPU that is not sure enough."""
-        vcpu, target = self.estimate.vcpus[change.moved], self.board.cpus[change.target]
-        text = "in the last seconds it would have relieved the host by {gain:.3f} pCPUs, "
-        text += "for sure by {sure:.3f}; {cost:.3f} are needed"
-        figures: dict[str, Figure] = {"gain": gain, "sure": sure, "cost": cost}
-        pin = Pin(vcpu.key, frozenset({target}), Reason("unsure", text, figures))
-        self.considered.setdefault(change.moved, pin)
-
-    def _partners(self, coolest: Array) -> Partners:
-        receivers = coolest[:RECEIVERS].tolist()
-        pairs = [(pcpu, NOBODY) for pcpu in receivers]
-        for pcpu in receivers[:PARTNERS]:
-            pairs += [(pcpu, vcpu) for vcpu in self.board.movable(pcpu) if self._known(vcpu)]
-        pcpus, back = zip(*pairs, strict=True)
-        return Partners(np.array(pcpus, dtype=np.intp), np.array(back, dtype=np.intp))
-
-    def _costs(self, movable: list[int], source: int, partners: Partners) -> Array:
-        """Return the gain that each exchange must exceed, in pCPUs."""
-        once_s = {pcpu: self.board.cost_s(source, pcpu) for pcpu in set(partners.pcpus.tolist())}
-        lasts_s = np.minimum(self.steady_s[movable][:, None], self.steady_s[partners.back])
-        pins = 1 + (partners.back != NOBODY)
-        cost_s = pins * np.array([once_s[pcpu] for pcpu in partners.pcpus.tolist()])
-        costs: Array = np.maximum(
-            cost_s / np.clip(lasts_s, *HORIZON_S), pins * self.config.least_gain_ratio
+    def _even(self) -> None:
+        search = Search(
+            self._board, self._record.lengths, self._config.errors, self._config.least_gain_ratio
         )
-        return costs
-
-    def _promised(self, gains: Array, movable: list[int], partners: Partners) -> Array:
-        """Return the mean gain over the samples kept for the search, under the worse reading."""
-        samples = gains.shape[-1]
-        sums = np.concatenate([np.zeros_like(gains[..., :1]), gains.cumsum(axis=-1)], axis=-1)
-        known = np.minimum(self.lengths[movable][:, None], self.lengths[partners.back])
-        first = samples - known
-        searched = self.searched[known]
-        ends = np.broadcast_to((first + searched)[None, ..., None], (*gains.shape[:-1], 1))
-        begins = np.broadcast_to(first[None, ..., None], (*gains.shape[:-1], 1))
-        total = np.take_along_axis(sums, ends, -1) - np.take_along_axis(sums, begins, -1)
-        promised: Array = (total[..., 0] / searched).min(axis=0)
-        return promised
-
-    def _known(self, vcpu: int) -> bool:
-        return bool(self.lengths[vcpu] >= LEAST_SAMPLES)
-
-    def _length(self, moved: int, back: int) -> int:
-        return int(min(self.lengths[moved], self.lengths[back]))
+        # each change lowers the mean strain of the host, so this ends; the count is a safety net
+        for _ in range(4 * len(self._estimate.vcpus)):
+            self._unsure.clear()
+            for trial in search.trials():
+                if trial.passed:
+                    self._make(trial.change)
+                    break
+                self._unsure.setdefault(trial.change.moved, trial)
+            else:
+                return
 
     def _make(self, change: Change) -> None:
         ends = [change.source, change.target]
-        before = self.board.relative()[ends].tolist()
-        self.board.exchange(change.moved, change.target, change.back)
-        after = self.board.relative()[ends].tolist()
-        self.reasons[change.moved] = self._reason(change, before, after)
+        before = self._board.relative()[ends].tolist()
+        self._board.exchange(change.moved, change.target, change.back)
+        after = self._board.relative()[ends].tolist()
+        self._reasons[change.moved] = self._reason(change, before, after)
         if change.back != NOBODY:
             reverse = Change(change.back, change.moved, change.target, change.source)
-            self.reasons[change.back] = self._reason(reverse, before[::-1], after[::-1])
+            self._reasons[change.back] = self._reason(reverse, before[::-1], after[::-1])
 
     def _reason(self, change: Change, before: list[float], after: list[float]) -> Reason:
-        vcpus, mean = self.estimate.vcpus, self.board.mean
+        vcpus, mean = self._estimate.vcpus, self._board.mean
         figures: dict[str, Figure] = {
             "vcpu": _name(vcpus[change.moved]),
-            "source": self.board.cpus[change.source],
-            "target": self.board.cpus[change.target],
+            "source": self._board.cpus[change.source],
+            "target": self._board.cpus[change.target],
             "demand": float(mean[change.moved]),
             "source_before": before[0],
             "target_before": before[1],
@@ -326,6 +246,12 @@ class _Search:
         }
         text = "{target_before:.2f}; swapping its {demand:.2f} with {other_demand:.2f} of {other}"
         return Reason("swap", loaded + text + evened, figures | exchange)
+
+
+def _unsure(trial: Trial) -> Reason:
+    text = "in the last seconds it would have relieved the host by {gain:.3f} pCPUs, "
+    text += "for sure by {sure:.3f}; {cost:.3f} are needed"
+    return Reason("unsure", text, {"gain": trial.gain, "sure": trial.sure, "cost": trial.cost})
 
 
 def _turn(turn: Turn, deficits: Deficits) -> Pin:
