@@ -5,12 +5,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import wait
 from functools import partial
 
 import pytest
 
-from virtbalance.hypervisor.calls import Callers
+from virtbalance.hypervisor.calls import Callers, Latch
 
 
 def hang_until(release: threading.Event) -> Callable[[], str]:
@@ -23,7 +22,10 @@ def hang_until(release: threading.Event) -> Callable[[], str]:
 
 def answer_of(callers: Callers, key: str, answer: str = "answer") -> str | None:
     call = callers.submit(key, lambda: answer)
-    return call.future.result(5) if call else None
+    if call is None:
+        return None
+    assert call.wait(5)
+    return call.result()
 
 
 def test_answers_and_errors_come_back() -> None:
@@ -31,8 +33,9 @@ def test_answers_and_errors_come_back() -> None:
     assert answer_of(callers, "a", "x") == "x"
     call = callers.submit("a", lambda: 1 / 0)
     assert call is not None
+    assert call.wait(5)
     with pytest.raises(ZeroDivisionError):
-        call.future.result(5)
+        call.result()
     assert answer_of(callers, "a") == "answer", "a failed call is over, too"
 
 
@@ -43,15 +46,31 @@ def test_one_call_a_key() -> None:
     assert answer_of(callers, "b") == "answer"
     release.set()
     assert call is not None
-    assert call.future.result(5) == "at last"
+    assert call.wait(5)
+    assert call.result() == "at last"
     assert answer_of(callers, "a") == "answer"
 
 
 def test_time_is_taken_without_the_queue() -> None:
     callers = Callers("test", 1)
-    calls = [callers.submit(key, partial(time.sleep, 0.05)) for key in "abc"]
-    wait([call.future for call in calls if call], 5)
-    assert all(call and 0.04e9 < call.took_ns < 0.1e9 for call in calls)
+    calls = callers.submit_all({key: partial(time.sleep, 0.05) for key in "abc"})
+    assert calls["a"].wait(5)
+    assert all(0.04e9 < call.took_ns < 0.1e9 for call in calls.values())
+
+
+def test_calls_handed_over_together_are_awaited_together() -> None:
+    callers, release = Callers("test", 2), threading.Event()
+    calls = callers.submit_all({"a": lambda: "answer", "b": hang_until(release)})
+    assert not calls["a"].wait(0.1), "b hangs"
+    assert calls["a"].done
+    assert callers.submit_all({"b": lambda: "second", "c": lambda: "answer"}).keys() == {"c"}
+    release.set()
+    assert calls["a"].wait(5)
+    assert [call.result() for call in calls.values()] == ["answer", "at last"]
+
+
+def test_nothing_to_call_is_not_awaited() -> None:
+    assert Latch(0).wait(0)
 
 
 def test_hanging_threads_are_replaced_once_given_up() -> None:
@@ -59,14 +78,15 @@ def test_hanging_threads_are_replaced_once_given_up() -> None:
     hanging = [callers.submit(str(number), hang_until(release)) for number in range(10)]
     late = callers.submit("late", lambda: "answer")
     assert late is not None
-    assert not wait([late.future], 0.1).done, "two threads, both hang"
+    assert not late.wait(0.1), "two threads, both hang"
     for call in hanging:
         assert call is not None
         callers.give_up(call)
     assert callers.is_stuck("0")
     assert not callers.is_stuck("9"), "it had not begun and was taken back"
     assert answer_of(callers, "next") == "answer"
-    assert late.future.result(5) == "answer"
+    assert late.wait(5)
+    assert late.result() == "answer"
     release.set()
 
 
@@ -76,15 +96,16 @@ def test_a_call_taken_back_leaves_its_key_free() -> None:
     waiting = callers.submit("b", lambda: "never")
     assert waiting is not None
     assert callers.give_up(waiting)
+    assert waiting.wait(0), "nobody waits for what will never be"
     release.set()
     assert answer_of(callers, "b") == "answer"
 
 
 def test_threads_end_after_close() -> None:
     callers = Callers("closing", 3)
-    calls = [callers.submit(key, partial(time.sleep, 0.02)) for key in "abc"]
+    calls = callers.submit_all({key: partial(time.sleep, 0.02) for key in "abc"})
     callers.close()
-    wait([call.future for call in calls if call], 5)
+    assert calls["a"].wait(5)
     end_s = time.monotonic() + 5
     while any(thread.name == "closing" for thread in threading.enumerate()):
         assert time.monotonic() < end_s

@@ -9,7 +9,6 @@ moment does not change the order); whether it answered after all is looked at ag
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
@@ -110,16 +109,15 @@ class Applier:
         call = self._callers.submit(guest.uuid, partial(self._carry_out, action, topology))
         if call is None:
             return Outcome(action, Status.BUSY, "an earlier call has not answered")
-        wait([call.future], min(left_s / 2, max(_PATIENCE_S, left_s * share)))
-        if not call.future.done() and self._callers.give_up(call):
+        in_time = call.wait(min(left_s / 2, max(_PATIENCE_S, left_s * share)))
+        if not in_time and self._callers.give_up(call):
             return Outcome(action, Status.BUSY, _OUT_OF_TIME)
         return _Begun(action, call)
 
     def _end(self, begun: "_Begun", end_s: float) -> Outcome:
         call = begun.call
-        wait([call.future], max(0.0, end_s - time.monotonic()))
-        if call.future.done():
-            status, text = call.future.result()
+        if call.wait(end_s - time.monotonic()):
+            status, text = call.result()
             return Outcome(begun.action, status, text, call.took_ns)
         return Outcome(begun.action, Status.LATE, "no answer in time; it may still happen")
 

@@ -9,9 +9,8 @@ it is then replaced, so hung guests never use up the threads.
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +23,32 @@ def call_within(timeout_s: float, function: Callable[[], T]) -> T:
     call = callers.submit("call", function)
     assert call is not None
     callers.close()
-    return call.future.result(timeout_s)
+    if not call.wait(timeout_s):
+        raise TimeoutError
+    return call.result()
+
+
+class Latch:
+    """Lets all who wait pass once it was counted down. A future a call would cost more."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._shut = threading.Lock()
+        if count:
+            self._shut.acquire()
+
+    def count_down(self) -> None:
+        """Count one; by one thread at a time."""
+        self._count -= 1
+        if self._count == 0:
+            self._shut.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether it opened in time."""
+        if not self._shut.acquire(timeout=max(0.0, timeout_s)):
+            return False
+        self._shut.release()
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +57,29 @@ class Call(Generic[T]):
 
     key: str
     function: Callable[[], T]
-    future: Future[T] = field(default_factory=Future)
+    latch: Latch
+    """Counted down at the end of this call and of those handed over together with it."""
+    claimed: bool = False
+    """A thread makes it, or it was taken back: nobody else begins it."""
+    answer: tuple[T] | None = None
+    failure: BaseException | None = None
     took_ns: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come to its end."""
+        return self.answer is not None or self.failure is not None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end of all that were handed over with it; False if it is not in time."""
+        return self.latch.wait(timeout_s)
+
+    def result(self) -> T:
+        """Return what a call answered that is done, or raise what it raised."""
+        if self.failure is not None:
+            raise self.failure
+        assert self.answer is not None, "it is done"
+        return self.answer[0]
 
 
 class Callers:
@@ -51,26 +96,37 @@ class Callers:
 
     def submit(self, key: str, function: Callable[[], T]) -> Call[T] | None:
         """Let a thread call ``function``; ``None`` if an earlier call for this key still runs."""
+        return self.submit_all({key: function}).get(key)
+
+    def submit_all(self, functions: Mapping[str, Callable[[], T]]) -> dict[str, Call[T]]:
+        """Let threads make one call a key; keys whose earlier call still runs are left out."""
         with self._lock:
-            if key in self._under_way:
-                return None
-            call = Call(key, function)
-            self._under_way[key] = call
-            if self._threads < min(len(self._under_way), self._limit()):
+            free = functions.keys() - self._under_way.keys()
+            latch = Latch(len(free))
+            calls = {
+                key: Call(key, function, latch)
+                for key, function in functions.items()
+                if key in free
+            }
+            self._under_way.update(calls)
+            while self._threads < min(len(self._under_way), self._limit()):
                 self._threads += 1
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        self._queue.put(call)
-        return call
+        for call in calls.values():
+            self._queue.put(call)
+        return calls
 
     def give_up(self, call: Call[Any]) -> bool:
         """Stop waiting for a call. True if it had not begun and now never will."""
-        cancelled = call.future.cancel()
         with self._lock:
-            if cancelled:
-                self._under_way.pop(call.key, None)
-            elif call.key in self._under_way:
-                self._given_up.add(call.key)
-        return cancelled
+            if call.claimed:
+                if not call.done:
+                    self._given_up.add(call.key)
+                return False
+            call.claimed = True
+            del self._under_way[call.key]
+            call.latch.count_down()
+        return True
 
     def is_stuck(self, key: str) -> bool:
         """Whether a call for this key was given up and has still not answered."""
@@ -100,20 +156,20 @@ class Callers:
                     return
 
     def _make(self, call: Call[Any]) -> None:
-        if not call.future.set_running_or_notify_cancel():
-            return
+        with self._lock:
+            if call.claimed:
+                return
+            call.claimed = True
+        answer: tuple[Any] | None = None
+        failure: BaseException | None = None
         began_ns = time.monotonic_ns()
         try:
-            answer = call.function()
+            answer = (call.function(),)
         except BaseException as error:  # handed to whoever waits for the answer
-            failure: BaseException | None = error
-        else:
-            failure = None
-        call.took_ns = time.monotonic_ns() - began_ns
+            failure = error
+        took_ns = time.monotonic_ns() - began_ns
         with self._lock:
-            self._under_way.pop(call.key, None)
+            call.took_ns, call.answer, call.failure = took_ns, answer, failure
+            del self._under_way[call.key]
             self._given_up.discard(call.key)
-        if failure is None:
-            call.future.set_result(answer)
-        else:
-            call.future.set_exception(failure)
+            call.latch.count_down()

@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import struct
-from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,8 +67,8 @@ class Connection:
         """Close all links; what hangs is left to its thread."""
         callers = Callers("close", 3)
         closers: set[Link | LinkPool] = {self.events, self.sensing, self.acting}
-        calls = [callers.submit(str(i), closer.close) for i, closer in enumerate(closers)]
-        wait([call.future for call in calls if call is not None], _CLOSE_TIMEOUT_S)
+        calls = callers.submit_all({str(i): closer.close for i, closer in enumerate(closers)})
+        calls["0"].wait(_CLOSE_TIMEOUT_S)
         callers.close()
 
 

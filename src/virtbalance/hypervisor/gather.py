@@ -6,7 +6,6 @@ second one and is late at once. A late answer is thrown away: the next sample as
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -34,24 +33,18 @@ class Round(Generic[T]):
 
     def __init__(self, callers: Callers, questions: Mapping[str, Callable[[], T]]) -> None:
         self._callers = callers
-        self._calls: dict[str, Call[T]] = {}
-        self._answers: Answers[T] = Answers()
-        for uuid, question in questions.items():
-            call = callers.submit(uuid, question)
-            if call is None:
-                self._answers.late.add(uuid)
-            else:
-                self._calls[uuid] = call
+        self._calls = callers.submit_all(questions)
+        self._answers: Answers[T] = Answers(late=set(questions.keys() - self._calls.keys()))
 
     def finish(self, end_s: float) -> Answers[T]:
         """Wait until all have answered or the monotonic time is ``end_s``.
 
         HypervisorLostError when an answer says that the connection is gone.
         """
-        futures = [call.future for call in self._calls.values()]
-        wait(futures, max(0.0, end_s - time.monotonic()))
+        if (any_of_them := next(iter(self._calls.values()), None)) is not None:
+            any_of_them.wait(end_s - time.monotonic())
         for uuid, call in self._calls.items():
-            if call.future.done():
+            if call.done:
                 self._sort(uuid, call)
             else:
                 self._callers.give_up(call)
@@ -60,7 +53,7 @@ class Round(Generic[T]):
 
     def _sort(self, uuid: str, call: Call[T]) -> None:
         try:
-            self._answers.fresh[uuid] = call.future.result()
+            self._answers.fresh[uuid] = call.result()
         except libvirt.libvirtError as error:
             match fault_of(error):
                 case Fault.GONE:

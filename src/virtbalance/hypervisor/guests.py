@@ -9,7 +9,6 @@ without an answer the connection counts as lost.
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import wait
 from typing import Any
 
 import libvirt
@@ -105,15 +104,14 @@ class Guests:
     def _collect(self, end_s: float) -> None:
         """Take the answer of the reading thread if it comes before the monotonic ``end_s``."""
         assert self._call is not None
-        future = self._call.future
-        wait([future], max(0.0, end_s - time.monotonic()))
-        if not future.done():
+        call = self._call
+        if not call.wait(end_s - time.monotonic()):
             if (silent_s := time.monotonic() - self._asked_s) > self._patience_s:
                 raise HypervisorLostError(f"libvirt has not answered for {silent_s:.0f} s")
             return
         self._call = None
         try:
-            self._guests = future.result()
+            self._guests = call.result()
         except libvirt.libvirtError as error:
             raise HypervisorLostError(f"listing the guests: {text_of(error)}") from error
 
