@@ -1,25 +1,35 @@
 """The same scenario on real guests: started, loaded, watched, served by the production loop.
 
 What the machine can't hold is refused before anything is started. Loads become the lab's own: a
-closed loop counts and sleeps, with the count that gives the wanted duty measured first. What only a
-simulation knows (speed of full speed, wants beyond what is there) stays unknown, and metrics that
+loop counts and sleeps, with the count that gives the wanted duty measured first, and is regular
+where the simulator draws; noise becomes the acceptance cases' loop with pauses of 0.4 ms. What
+only a simulation knows (memory's speed, wants beyond what is there) stays unknown, and metrics that
 need it have no value.
 """
 
+import contextlib
 import math
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtbalance.bench.contenders import Thinking
-from virtbalance.bench.lab_stage import SENSE_S, Stage, check_fits, door, prepared
+from virtbalance.bench.lab_look import Looker
+from virtbalance.bench.lab_stage import (
+    SENSE_S,
+    Stage,
+    check_fits,
+    door,
+    place,
+    prepared,
+)
 from virtbalance.bench.played import Played, Progress
-from virtbalance.bench.recording import HostFacts, Look, MemoryLook, VcpuLook, record
+from virtbalance.bench.recording import HostFacts, Look, record
 from virtbalance.bench.schema import (
     BurstsLoad,
     EventTable,
@@ -42,15 +52,14 @@ from virtbalance.control.loop import Loop
 from virtbalance.control.observers import DetachedObserver
 from virtbalance.control.role import Role
 from virtbalance.control.settings import CpuSettings, MemorySettings, loop_settings
-from virtbalance.model.guest import RoleName, VcpuKey
-from virtbalance.model.snapshot import GuestSample, Scope, Snapshot
+from virtbalance.model.guest import RoleName
+from virtbalance.model.snapshot import Scope
 
 if TYPE_CHECKING:
     from virtbalance.lab import CpuLoad, Guest
 
 _MIB = 1024
 _DRAIN_S = 10.0
-_ENDS = {"limit": "stopped", "killed": "died early"}
 
 
 def play_on_lab(
@@ -61,30 +70,39 @@ def play_on_lab(
     progress: Progress,
 ) -> Played:
     """Let a role serve real guests for the scenario's duration. Raises ``ConfigError``."""
+    with staged(scenario) as stage:
+        return play_on(stage, scenario, settings, role, thinking, progress)
+
+
+@contextlib.contextmanager
+def staged(scenario: Scenario) -> Iterator[Stage]:
+    """Have a scenario's guests there, ready to be played with. Raises ``ConfigError``."""
     check_fits(scenario)
     from virtbalance.lab import Lab, LabError
 
     try:
-        with Lab.embedded(say=lambda _: None) as lab, tempfile.TemporaryDirectory() as directory:
-            stage = prepared(scenario, lab)
-            return _served(scenario, settings, role, thinking, stage, Path(directory), progress)
+        with Lab.embedded(say=lambda _: None) as lab:
+            yield prepared(scenario, lab)
     except LabError as error:
         raise ConfigError(f"{scenario.name} on the lab: {error}") from error
 
 
-# Serving and watching
-
-
-def _served(
+def play_on(
+    stage: Stage,
     scenario: Scenario,
     settings: CpuSettings | MemorySettings,
     role: Role,
     thinking: Thinking,
-    stage: Stage,
-    directory: Path,
     progress: Progress,
 ) -> Played:
-    with door(stage.uri) as served, door(stage.uri) as watched:
+    """Put everybody in place and let a role serve them for the scenario's duration."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        door(stage.uri) as served,
+        door(stage.uri) as watched,
+    ):
+        if scenario.role is RoleName.CPU:
+            place(watched, scenario, stage.guests)
         began_ns = time.monotonic_ns()
         notes = NoteTaker(began_ns)
         observer = DetachedObserver(notes)
@@ -94,7 +112,7 @@ def _served(
             loop_settings(settings, None),
             clock=SystemClock(),
             decider=UnlimitedDecider(),
-            journal=Journal(directory, served.boot_id),
+            journal=Journal(Path(directory), served.boot_id),
             observers=[observer],
         )
         runner = threading.Thread(target=loop.run, name="loop", daemon=True)
@@ -146,13 +164,11 @@ class _Story:
 
     def _tell_load(self, table: GuestTable, stage: Stage) -> None:
         guest, at_s = stage.guests[table.name], 0.0
-        phases = table.load.phases if isinstance(table.load, PhasesLoad) else None
-        if phases is None:
-            self._due.append((0.0, _loaded(guest, _lab_load(table.load, stage.counts))))
+        if not isinstance(table.load, PhasesLoad):
+            self._due.append((0.0, _loaded(guest, _lab_load(table.load, stage))))
             return
-        for phase in phases:
-            load = _lab_load(LoopLoad(phase.duty), stage.counts)
-            self._due.append((at_s, _loaded(guest, load)))
+        for phase in table.load.phases:
+            self._due.append((at_s, _loaded(guest, _quick_loop(phase.duty, stage))))
             at_s += phase.seconds
 
     def _tell_event(self, event: EventTable, scenario: Scenario, stage: Stage) -> None:
@@ -176,17 +192,26 @@ def _loaded(guest: "Guest", load: "CpuLoad") -> Callable[[], object]:
     return lambda: guest.load_cpu(None, load)
 
 
-def _lab_load(load: Load, counts: Mapping[float, int]) -> "CpuLoad":
+def _lab_load(load: Load, stage: Stage) -> "CpuLoad":
     from virtbalance.lab import Burst, CountAndSleep, Hog, Off
 
     match load:
-        case HogLoad():
+        case HogLoad() | LoopLoad(duty=1.0):
             return Hog()
         case BurstsLoad():
             return Burst(load.on_s * 1e3, load.off_s * 1e3)
-        case LoopLoad(duty=duty) | NoiseLoad(mean=duty) if duty > 0:
-            return CountAndSleep(counts[duty])
+        case LoopLoad(duty=duty, work_ms=work_ms) if duty > 0:
+            count = max(1, round(stage.turns_per_s * work_ms / 1e3))
+            return CountAndSleep(count, round(work_ms * 1e3 * (1 - duty) / duty))
+        case NoiseLoad():
+            return _quick_loop(load.mean, stage)
     return Off()
+
+
+def _quick_loop(duty: float, stage: Stage) -> "CpuLoad":
+    from virtbalance.lab import CountAndSleep, Off
+
+    return CountAndSleep(stage.loops[duty].count) if duty > 0 else Off()
 
 
 def _happening(guest: "Guest", event: EventTable) -> Callable[[], object]:
@@ -216,104 +241,13 @@ def _watch(
 ) -> list[Look]:
     looks = []
     at_s = 0.0
-    while at_s <= scenario.duration_s:
-        story.go_on()
-        snapshot = hypervisor.sample(Scope.CPU | Scope.MEMORY, SENSE_S)
-        looks.append(_look(scenario, stage, snapshot, began_ns))
-        progress(at_s)
-        at_s += scenario.record_s
-        while (now_s := (time.monotonic_ns() - began_ns) / 1e9) < at_s:
+    with Looker(scenario, stage, began_ns) as looker:
+        while at_s <= scenario.duration_s:
             story.go_on()
-            time.sleep(min(0.05, at_s - now_s))
+            looks.append(looker.look(hypervisor.sample(Scope.CPU | Scope.MEMORY, SENSE_S)))
+            progress(at_s)
+            at_s += scenario.record_s
+            while (now_s := (time.monotonic_ns() - began_ns) / 1e9) < at_s:
+                story.go_on()
+                time.sleep(min(0.05, at_s - now_s))
     return looks
-
-
-def _look(scenario: Scenario, stage: Stage, snapshot: Snapshot, began_ns: int) -> Look:
-    at_s = (snapshot.taken_ns - began_ns) / 1e9
-    tables = {table.name: table for table in scenario.guests}
-    vcpus = {
-        VcpuKey(guest.uuid, vcpu.index): VcpuLook(
-            vcpu.run_ns / 1e9,
-            (vcpu.wait_ns or 0) / 1e9,
-            vcpu.run_ns / 1e9,
-            _demand(tables[guest.name].load, at_s),
-            vcpu.affinity or frozenset(),
-        )
-        for guest in snapshot.guests
-        if guest.name in tables
-        for vcpu in guest.vcpus
-    }
-    memory = {}
-    if scenario.role is RoleName.MEMORY:
-        memory = {
-            guest.uuid: look
-            for guest in snapshot.guests
-            if guest.name in tables
-            and (look := _memory(guest, stage, tables[guest.name])) is not None
-        }
-    host = snapshot.memory
-    rss_kib = sum((g.memory.rss_kib or 0) for g in snapshot.guests if g.memory)
-    return Look(
-        at_s=at_s,
-        vcpus=vcpus,
-        busy_s={pcpu.id: pcpu.busy_ns / 1e9 for pcpu in snapshot.pcpus},
-        memory=memory,
-        weights={g.uuid: g.settings.weight for g in snapshot.guests if g.name in tables},
-        names={g.uuid: g.name for g in snapshot.guests},
-        available_kib=host.available_kib if host else 0.0,
-        other_kib=host.total_kib - host.available_kib - rss_kib if host else 0.0,
-    )
-
-
-def _demand(load: Load, at_s: float) -> float:
-    """Return what a load would use of a free pCPU at this time."""
-    match load:
-        case HogLoad():
-            return 1.0
-        case LoopLoad():
-            return load.duty
-        case NoiseLoad():
-            return load.mean
-        case BurstsLoad():
-            return load.on_s / (load.on_s + load.off_s)
-        case PhasesLoad():
-            return _phase_duty(load, at_s)
-    return 0.0
-
-
-def _phase_duty(load: PhasesLoad, at_s: float) -> float:
-    end_s = 0.0
-    for phase in load.phases:
-        end_s += phase.seconds
-        if at_s <= end_s:
-            return phase.duty
-    return load.phases[-1].duty
-
-
-def _memory(guest: GuestSample, stage: Stage, table: GuestTable) -> MemoryLook | None:
-    sample = guest.memory
-    if sample is None or sample.available_kib is None or sample.usable_kib is None:
-        return None
-    used_kib = max(0, sample.available_kib - sample.usable_kib)
-    program = None
-    kills = 0
-    if table.memory and table.memory.program:
-        report = stage.guests[table.name].report().memory
-        kills = report.kills
-        program = _ENDS.get(report.outcome, "taking")
-        if report.outcome == "floor":
-            spare_kib = 0.01 * sample.maximum_kib
-            open_kib = report.at_end.ballooned_kib <= spare_kib
-            program = "limit reached" if open_kib else "died early"
-    return MemoryLook(
-        want_kib=used_kib,
-        used_kib=used_kib,
-        cache_kib=0.0,
-        usable_kib=sample.usable_kib,
-        actual_kib=sample.actual_kib,
-        target_kib=sample.actual_kib,
-        performance_s=math.nan,
-        out_of_memory_s=0.0,
-        kills=kills,
-        program=program,
-    )

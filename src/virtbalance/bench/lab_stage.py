@@ -1,12 +1,13 @@
 """Real guests made ready for a scenario: what the machine can hold; started, measured, placed."""
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtbalance.bench.building import start_mask, topology_of
 from virtbalance.bench.schema import (
@@ -38,8 +39,18 @@ _REST_S = 6.0
 """Guests that have just come up are busy with themselves for some seconds."""
 _MEASURE_S = 3.0
 _FIRST_COUNT = 200_000
-_LOADS = (IdleLoad, HogLoad, LoopLoad, NoiseLoad, PhasesLoad, BurstsLoad)
+_LOADS = (IdleLoad, HogLoad, LoopLoad, NoiseLoad)
 _EVENTS = frozenset({"pin", "resize", "pause", "resume"})
+
+
+@dataclass(frozen=True, slots=True)
+class QuickLoop:
+    """A loop with pauses of 0.4 ms (acceptance.md) that comes to a wanted duty on a free pCPU."""
+
+    count: int
+    """What it counts to between two pauses."""
+    turns_per_s: float
+    """What it counts in a second of CPU time; a good part of that goes into falling asleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +59,10 @@ class Stage:
 
     guests: Mapping[str, "Guest"]
     uri: str
-    counts: Mapping[float, int]
-    """By duty: what a closed loop counts to between two sleeps."""
+    loops: Mapping[float, QuickLoop]
+    """By duty."""
+    turns_per_s: float
+    """What a program without pauses counts in a second of CPU time."""
 
 
 # What the machine can hold
@@ -62,7 +75,7 @@ def check_fits(scenario: Scenario) -> None:
     vcpus = sum(guest.vcpus for guest in scenario.guests)
     wanted_mib = sum(_maximum_mib(guest) for guest in scenario.guests)
     have_mib = _available_mib() - _SPARE_MIB
-    strange = [guest.name for guest in scenario.guests if not isinstance(guest.load, _LOADS)]
+    strange = [guest.name for guest in scenario.guests if not _is_known(guest.load)]
     late = [guest.name for guest in scenario.guests if guest.starts_s or guest.ends_s]
     happening = sorted({event.kind for event in scenario.events} - _EVENTS)
     objections = (
@@ -77,6 +90,16 @@ def check_fits(scenario: Scenario) -> None:
     for yes, why in objections:
         if yes:
             raise ConfigError(f"{where}: {why}")
+
+
+def _is_known(load: Load) -> bool:
+    """Say whether the guests' program can do this."""
+    match load:
+        case BurstsLoad():
+            return load.duty == 1
+        case PhasesLoad():
+            return not load.repeat
+    return isinstance(load, _LOADS)
 
 
 def _usable_cpus() -> set[int]:
@@ -98,17 +121,16 @@ def _maximum_mib(guest: GuestTable) -> float:
 
 
 def prepared(scenario: Scenario, lab: "Lab") -> Stage:
-    """Start a scenario's guests, measure what loads come to here, and put everybody in place."""
+    """Start a scenario's guests and measure what loads come to here."""
     started = lab.start([spec_of(table) for table in scenario.guests])
     guests = {guest.name: guest for guest in started}
     time.sleep(_REST_S)
+    if scenario.role is RoleName.MEMORY:
+        return Stage(guests, lab.uri, {}, math.nan)
     duties = {duty for table in scenario.guests for duty in _duties(table.load)}
-    counts: dict[float, int] = {}
-    if duties:
-        with door(lab.uri) as hypervisor:
-            counts = _calibrated(hypervisor, started, sorted(duties))
-            _place(hypervisor, scenario, guests)
-    return Stage(guests, lab.uri, counts)
+    with door(lab.uri) as hypervisor:
+        turns_per_s, loops = _calibrated(hypervisor, started, sorted(duties))
+    return Stage(guests, lab.uri, loops, turns_per_s)
 
 
 def spec_of(table: GuestTable) -> "GuestSpec":
@@ -138,10 +160,8 @@ def _wishes(table: GuestTable) -> str:
 
 
 def _duties(load: Load) -> tuple[float, ...]:
-    """Return the duties of closed loops in a load."""
+    """Return the duties of quick loops in a load."""
     match load:
-        case LoopLoad():
-            return (load.duty,) if load.duty else ()
         case NoiseLoad():
             return (load.mean,)
         case PhasesLoad():
@@ -151,44 +171,57 @@ def _duties(load: Load) -> tuple[float, ...]:
 
 def _calibrated(
     hypervisor: Hypervisor, guests: Sequence["Guest"], duties: Sequence[float]
-) -> dict[float, int]:
-    """Measure what to count to for each duty, with the first guest alone on its pCPU.
+) -> tuple[float, dict[float, QuickLoop]]:
+    """Measure turns in a second of CPU time, and the loop for each duty.
 
-    A loop of C seconds' counting and a sleep of S runs C / (C + S) of the time: a measurement at a
-    known count gives S in counts.
+    With the first guest alone on its pCPU. A loop of C seconds' counting and a pause of P runs
+    C / (C + P) of the time: a measurement at a known count gives P in counts.
     """
-    from virtbalance.lab import CountAndSleep, Off
+    from virtbalance.lab import CountAndSleep, Hog, Off
 
     first, *others = sorted(_usable_cpus())
     for number, guest in enumerate(guests):
         _pin(hypervisor, guest, 0, frozenset({first} if number == 0 else others or {first}))
-    counts = {}
+    guests[0].load_cpu(0, Hog())
+    hog = _measured(hypervisor, guests[0])
+    loops = {}
     for duty in duties:
         count = _FIRST_COUNT
         for _ in range(2):
             guests[0].load_cpu(0, CountAndSleep(count))
-            time.sleep(0.5)
-            measured = min(0.98, max(0.01, _run_ratio(hypervisor, guests[0])))
-            count = max(1, round(count * (1 - measured) / measured * duty / (1 - duty)))
-        counts[duty] = count
+            seen = _measured(hypervisor, guests[0])
+            run_ratio = min(0.98, max(0.01, seen.run_s / seen.span_s))
+            count = max(1, round(count * (1 - run_ratio) / run_ratio * duty / (1 - duty)))
+        loops[duty] = QuickLoop(count, seen.turns / seen.run_s)
     guests[0].load_cpu(0, Off())
-    return counts
+    return hog.turns / hog.run_s, loops
 
 
-def _run_ratio(hypervisor: Hypervisor, guest: "Guest") -> float:
-    before = _vcpu_times(hypervisor, guest)
+class _Measured(NamedTuple):
+    """What a guest's first vCPU did in some seconds."""
+
+    run_s: float
+    span_s: float
+    turns: int
+
+
+def _measured(hypervisor: Hypervisor, guest: "Guest") -> _Measured:
+    time.sleep(0.5)
+    run_ns, read_ns, turns = _first_vcpu(hypervisor, guest)
     time.sleep(_MEASURE_S)
-    after = _vcpu_times(hypervisor, guest)
-    return (after[0] - before[0]) / (after[1] - before[1])
+    later_run_ns, later_read_ns, later_turns = _first_vcpu(hypervisor, guest)
+    run_s, span_s = (later_run_ns - run_ns) / 1e9, (later_read_ns - read_ns) / 1e9
+    return _Measured(max(1e-9, run_s), span_s, max(1, later_turns - turns))
 
 
-def _vcpu_times(hypervisor: Hypervisor, guest: "Guest") -> tuple[int, int]:
+def _first_vcpu(hypervisor: Hypervisor, guest: "Guest") -> tuple[int, int, int]:
     snapshot = hypervisor.sample(Scope.CPU, SENSE_S)
     sample = next(g for g in snapshot.guests if g.uuid == str(guest.uuid))
-    return sample.vcpus[0].run_ns, sample.vcpus[0].read_ns
+    return sample.vcpus[0].run_ns, sample.vcpus[0].read_ns, guest.report().cpus[0].iterations
 
 
-def _place(hypervisor: Hypervisor, scenario: Scenario, guests: Mapping[str, "Guest"]) -> None:
+def place(hypervisor: Hypervisor, scenario: Scenario, guests: Mapping[str, "Guest"]) -> None:
+    """Pin every vCPU to where it starts."""
     for table in scenario.guests:
         for vcpu in range(table.vcpus):
             mask = start_mask(table, vcpu) or frozenset(_usable_cpus())

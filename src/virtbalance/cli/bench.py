@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_run_arguments(run)
     sweep = commands.add_parser("sweep", help="run scenarios over a grid of settings")
     _add_run_arguments(sweep)
+    pairs = commands.add_parser("pairs", help="policies in turn on the same guests, as ratios")
+    _add_scenarios(pairs)
+    _add_competitors(pairs)
+    pairs.add_argument(
+        "--pairs", metavar="N", type=count, default=5, help="turns of every policy (default: 5)"
+    )
     report = commands.add_parser("report", help="make a page with figures of results")
     report.add_argument("directory", metavar="DIR", type=Path)
     compare = commands.add_parser("compare", help="compare two sets of results")
@@ -47,32 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "scenarios", metavar="SCENARIO", nargs="+", help="a name, pattern, tag, FILE.toml, or all"
-    )
-    parser.add_argument(
-        "--policy",
-        metavar="NAME|FILE.py:CLASS",
-        action="append",
-        dest="policies",
-        help="who competes (may be repeated; default: balance, fair; 'all': everybody)",
-    )
-    parser.add_argument("--on", choices=["sim", "lab"], default="sim", help="where (default: sim)")
+    _add_scenarios(parser)
+    _add_competitors(parser)
     parser.add_argument(
         "--seeds", metavar="N", type=count, default=1, help="runs with seeds 0..N-1"
     )
     parser.add_argument("--jobs", metavar="N", type=count, default=1, help="worker processes")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="keep results here; resume if there"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object a run")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE[,VALUE...]",
-        action="append",
-        dest="axes",
-        default=[],
-        help="settings: period_s, guard.pins, policies.NAME.KEY; several values make a grid",
     )
     parser.add_argument(
         "--metric",
@@ -81,6 +69,32 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         dest="metrics",
         default=[],
         help="columns of the table (may be repeated)",
+    )
+
+
+def _add_scenarios(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "scenarios", metavar="SCENARIO", nargs="+", help="a name, pattern, tag, FILE.toml, or all"
+    )
+    parser.add_argument("--on", choices=["sim", "lab"], default="sim", help="where (default: sim)")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE[,VALUE...]",
+        action="append",
+        dest="axes",
+        default=[],
+        help="settings: period_s, guard.pins, policies.NAME.KEY; several values make a grid",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a run")
+
+
+def _add_competitors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--policy",
+        metavar="NAME|FILE.py:CLASS",
+        action="append",
+        dest="policies",
+        help="who competes (may be repeated; default: balance, fair; 'all': everybody)",
     )
 
 
@@ -163,11 +177,41 @@ def _sweep(arguments: argparse.Namespace) -> int:
     return _run(arguments)
 
 
+def _pairs(arguments: argparse.Namespace) -> int:
+    from virtbalance.bench.pairs import ratio_table, ratios, turn_json, turn_line, turns
+
+    scenarios = _scenarios(arguments)
+    policies = _policies(arguments.policies, scenarios).get("cpu", ())
+    if len(policies) < 2:
+        raise UsageError("pairs needs two policies for vCPUs or more, the one in question first")
+    found = []
+    for scenario in scenarios:
+        for turn in turns(scenario, policies, arguments.pairs, arguments.on):
+            found.append(turn)
+            print(json.dumps(turn_json(turn)) if arguments.json else turn_line(turn), flush=True)
+    if not arguments.json:
+        _print_all(["", *ratio_table(list(ratios(found, policies)))])
+    return 0
+
+
 def _jobs(arguments: argparse.Namespace) -> list["Job"]:
     """Return all runs asked for. Raises ``ConfigError``, ``PolicyError``."""
+    from virtbalance.bench.results import Job
+
+    scenarios = _scenarios(arguments)
+    policies = _policies(arguments.policies, scenarios)
+    return [
+        Job(scenario, policy, seed, arguments.on)
+        for scenario in scenarios
+        for policy in policies[scenario.role]
+        for seed in range(arguments.seeds)
+    ]
+
+
+def _scenarios(arguments: argparse.Namespace) -> Sequence["Scenario"]:
+    """Return the scenarios asked for with the settings asked for. Raises ``ConfigError``."""
     from virtbalance.bench.criteria import check_criteria
     from virtbalance.bench.library import find
-    from virtbalance.bench.results import Job
     from virtbalance.bench.runner import program_settings
     from virtbalance.bench.sweep import grid, parse_axis
 
@@ -177,13 +221,7 @@ def _jobs(arguments: argparse.Namespace) -> list["Job"]:
     for scenario in scenarios:
         check_criteria(scenario)
         program_settings(scenario)
-    policies = _policies(arguments.policies, scenarios)
-    return [
-        Job(scenario, policy, seed, arguments.on)
-        for scenario in scenarios
-        for policy in policies[scenario.role]
-        for seed in range(arguments.seeds)
-    ]
+    return scenarios
 
 
 def _policies(
@@ -304,7 +342,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     if not found:
         raise CommandError("no scenario ran both simulated and on real guests")
     _print_all(["", *comparison_table(found, number_text)])
-    return 0
+    return FAILED if any(one.holds is False for one in found) else 0
 
 
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
@@ -312,6 +350,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "show": _show,
     "run": _run,
     "sweep": _sweep,
+    "pairs": _pairs,
     "report": _report,
     "compare": _compare,
     "validate": _validate,

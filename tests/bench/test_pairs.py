@@ -1,0 +1,92 @@
+"""Contenders in turn on the same guests: order, ratios, and what the command prints."""
+
+import json
+import re
+
+import pytest
+
+from virtbalance.bench.library import find
+from virtbalance.bench.pairs import Turn, ratios, turns
+from virtbalance.bench.schema import Scenario
+from virtbalance.bench.sweep import grid, parse_axis
+from virtbalance.cli.main import main
+
+
+def short(name: str, *settings: str) -> Scenario:
+    axes = [parse_axis(text) for text in ("duration_s=16", "measure_from_s=6", *settings)]
+    (scenario,) = grid(find([name]), axes)
+    return scenario
+
+
+def turn(policy: str, number: int, total: float, least: float) -> Turn:
+    return Turn("case", "lab", policy, number, {}, total, least)
+
+
+def test_a_ratio_is_of_turns_of_the_same_round() -> None:
+    found = [
+        turn("mine", 0, 1.2, 0.30),
+        turn("theirs", 0, 1.0, 0.40),
+        turn("theirs", 1, 2.0, 0.50),  # a machine twice as fast by now
+        turn("mine", 1, 2.2, 0.25),
+        turn("mine", 2, 1.0, 0.50),
+        turn("theirs", 2, 1.0, 0.50),
+        turn("mine", 3, 9.9, 9.99),  # the other one has not had its turn
+    ]
+    (ratio,) = ratios(found, ["mine", "theirs"])
+    assert (ratio.policy, ratio.against) == ("mine", "theirs")
+    assert (ratio.total.median, ratio.total.low, ratio.total.high) == pytest.approx((1.1, 1.0, 1.2))
+    assert ratio.least.median == pytest.approx(0.75)
+    assert ratio.least.count == 3
+
+
+def test_who_is_first_changes_from_round_to_round() -> None:
+    found = list(turns(short("c3/4-on-2/1s"), ["balance", "hold", "none"], 2, "sim"))
+    assert [one.policy for one in found] == ["balance", "hold", "none", "none", "hold", "balance"]
+    assert [one.round for one in found] == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_heap_is_worth_what_two_pcpus_are_to_one() -> None:
+    found = list(turns(short("c1/4-on-2/1s"), ["balance", "hold"], 2, "sim"))
+    # 4 loops of 0.37 on two pCPUs have 1.29 or more done together, on one at most 1.
+    assert [one.total < 1.01 for one in found] == [False, True, True, False]
+    (ratio,) = ratios(found, ["balance", "hold"])
+    assert ratio.total.low > 1.25
+    assert ratio.least.low > 1.25
+
+
+def test_what_changes_nothing_is_worth_nothing() -> None:
+    (ratio,) = ratios(
+        list(turns(short("c3/4-on-2/1s"), ["balance", "hold"], 2, "sim")), ["balance", "hold"]
+    )
+    assert (ratio.total.low, ratio.total.high, ratio.least.median) == (1.0, 1.0, 1.0)
+
+
+def test_the_command_prints_turns_and_ratios(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "pairs", "bursty", "--policy", "balance", "--policy", "hold", "--pairs", "1"]
+    words += ["--set", "duration_s=15", "--set", "measure_from_s=5"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^bursty/.*  balance  round 0  sum \d\.\d+  burst0 \d", text, re.MULTILINE)
+    assert re.search(r"^bursty/.*  balance / hold  1\.000 \[1\.000, 1\.000\] ", text, re.MULTILINE)
+    assert main([*words, "--json"]) == 0
+    first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (first["policy"], second["policy"], first["on"]) == ("balance", "hold", "sim")
+    assert first["total"] == pytest.approx(sum(first["work"].values()))
+    # of the least served guest, which wants at least 0.2 of a pCPU
+    assert min(first["work"].values()) / 0.4 < first["least"] <= 1.01
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["c1/4-on-2/1s"], "pairs needs two policies"),
+        (["c1/4-on-2/1s", "--policy", "hold"], "pairs needs two policies"),
+        (["m1/small/1s", "--policy", "fair", "--policy", "hold"], "pairs needs two policies"),
+        (["p11-excerpt", "--policy", "balance", "--policy", "hold"], "with guests of their own"),
+    ],
+)
+def test_what_can_not_be_paired_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "pairs", *words]) == 2
+    assert message in capsys.readouterr().err
