@@ -11,6 +11,8 @@ from virtbalance.bench.schema import Scenario
 from virtbalance.bench.sweep import grid, parse_axis
 from virtbalance.cli.main import main
 
+TWO = ("--policy", "balance", "--policy", "hold")
+
 
 def short(name: str, *settings: str) -> Scenario:
     axes = [parse_axis(text) for text in ("duration_s=16", "measure_from_s=6", *settings)]
@@ -31,6 +33,8 @@ def test_a_ratio_is_of_turns_of_the_same_round() -> None:
         turn("mine", 2, 1.0, 0.50),
         turn("theirs", 2, 1.0, 0.50),
         turn("mine", 3, 9.9, 9.99),  # the other one has not had its turn
+        turn("mine", 4, 1.1, 0.10),
+        turn("theirs", 4, 1.0, 0.0),  # somebody got nothing: no ratio
     ]
     (ratio,) = ratios(found, ["mine", "theirs"])
     assert (ratio.policy, ratio.against) == ("mine", "theirs")
@@ -82,7 +86,8 @@ def test_the_command_prints_turns_and_ratios(capsys: pytest.CaptureFixture[str])
         (["c1/4-on-2/1s"], "pairs needs two policies"),
         (["c1/4-on-2/1s", "--policy", "hold"], "pairs needs two policies"),
         (["m1/small/1s", "--policy", "fair", "--policy", "hold"], "pairs needs two policies"),
-        (["p11-excerpt", "--policy", "balance", "--policy", "hold"], "with guests of their own"),
+        (["p11-excerpt", *TWO], "can't be paired: its guests are made of a trace"),
+        (["p2/3-on-2/1s", *TWO, "--set", "duration_s=30"], "measure_from_s is beyond its end"),
     ],
 )
 def test_what_can_not_be_paired_is_refused(

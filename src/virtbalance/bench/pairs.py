@@ -12,15 +12,18 @@ any guest got of what it wanted, here 0.4 / 0.25 = 1.6 as well.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from virtbalance.bench.contenders import make_role
 from virtbalance.bench.lab_look import nominal_demand
 from virtbalance.bench.played import Played
+from virtbalance.bench.recording import Floats
 from virtbalance.bench.runner import play, program_settings
-from virtbalance.bench.schema import Scenario
+from virtbalance.bench.schema import GuestTable, Scenario
 from virtbalance.bench.statistics import Summary, summarize
 from virtbalance.control.config import ConfigError
 from virtbalance.model.guest import RoleName
@@ -53,10 +56,20 @@ class Ratio:
     least: Summary
 
 
-def turns(scenario: Scenario, policies: Sequence[str], rounds: int, on: str) -> Iterator[Turn]:
-    """Yield every turn when it is over. Raises ``ConfigError``, ``PolicyError``."""
-    if scenario.role is not RoleName.CPU or scenario.trace is not None:
-        raise ConfigError(f"{scenario.name}: pairs are of vCPU scenarios with guests of their own")
+def turns(
+    scenario: Scenario, policies: Sequence[str], rounds: int, on: str
+) -> Generator[Turn, None, None]:
+    """Yield every turn when it is over; closing it ends the guests.
+
+    Raises ``ConfigError``, ``PolicyError``.
+    """
+    for yes, why in (
+        (scenario.role is not RoleName.CPU, "it is not about vCPUs"),
+        (scenario.trace is not None, "its guests are made of a trace"),
+        (scenario.measure_from_s >= scenario.duration_s, "measure_from_s is beyond its end"),
+    ):
+        if yes:
+            raise ConfigError(f"{scenario.name} can't be paired: {why}")
     with _host(scenario, on) as play_turn:
         for number in range(rounds):
             for policy in policies if number % 2 == 0 else reversed(policies):
@@ -90,17 +103,22 @@ def _turn(scenario: Scenario, on: str, policy: str, number: int, played: Played)
     recording = played.recording.between(scenario.measure_from_s, None)
     seconds = float(recording.steps_s.sum())
     work = dict.fromkeys((guest.name for guest in scenario.guests), 0.0)
-    wanted = dict(work)
     by_vcpu = recording.steps_s @ recording.work / seconds
     for key, done in zip(recording.vcpus, by_vcpu, strict=True):
         work[recording.names[key.uuid]] += float(done)
-    for guest in scenario.guests:
-        wanted[guest.name] = guest.vcpus * sum(
-            nominal_demand(guest.load, at_s) * step_s / seconds
-            for at_s, step_s in zip(recording.times_s, recording.steps_s, strict=True)
-        )
-    least = min(work[name] / want for name, want in wanted.items() if want)
-    return Turn(scenario.name, on, policy, number, work, sum(work.values()), least)
+    shares = [
+        work[guest.name] / wanted
+        for guest in scenario.guests
+        if (wanted := _wanted(guest, recording.times_s, recording.steps_s))
+    ]
+    total, least = sum(work.values()), min(shares, default=0.0)
+    return Turn(scenario.name, on, policy, number, work, total, least)
+
+
+def _wanted(guest: GuestTable, times_s: Floats, steps_s: Floats) -> float:
+    """Return how many pCPUs a guest is meant to use, as a mean over these steps."""
+    nominal = [nominal_demand(guest.load, at_s) for at_s in times_s]
+    return guest.vcpus * float(steps_s @ np.array(nominal) / steps_s.sum())
 
 
 def ratios(found: Sequence[Turn], policies: Sequence[str]) -> Iterator[Ratio]:
@@ -114,10 +132,14 @@ def ratios(found: Sequence[Turn], policies: Sequence[str]) -> Iterator[Ratio]:
                 for (where, policy, number), mine in by_turn.items()
                 if (where, policy) == (scenario, first) and (scenario, other, number) in by_turn
             ]
-            total = summarize([mine.total / theirs.total for mine, theirs in pairs])
-            least = summarize([mine.least / theirs.least for mine, theirs in pairs])
+            total = summarize([_ratio(mine.total, theirs.total) for mine, theirs in pairs])
+            least = summarize([_ratio(mine.least, theirs.least) for mine, theirs in pairs])
             if total is not None and least is not None:
                 yield Ratio(scenario, first, other, total, least)
+
+
+def _ratio(mine: float, theirs: float) -> float | None:
+    return mine / theirs if theirs > 0 else None
 
 
 def turn_line(turn: Turn) -> str:

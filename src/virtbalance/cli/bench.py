@@ -186,9 +186,11 @@ def _pairs(arguments: argparse.Namespace) -> int:
         raise UsageError("pairs needs two policies for vCPUs or more, the one in question first")
     found = []
     for scenario in scenarios:
-        for turn in turns(scenario, policies, arguments.pairs, arguments.on):
-            found.append(turn)
-            print(json.dumps(turn_json(turn)) if arguments.json else turn_line(turn), flush=True)
+        with contextlib.closing(turns(scenario, policies, arguments.pairs, arguments.on)) as going:
+            for turn in going:
+                found.append(turn)
+                line = json.dumps(turn_json(turn)) if arguments.json else turn_line(turn)
+                print(line, flush=True)
     if not arguments.json:
         _print_all(["", *ratio_table(list(ratios(found, policies)))])
     return 0
