@@ -56,9 +56,8 @@ class CpuRole(PolicyRole[CpuEstimate, VcpuKey, Mask]):
         """Take one sample in: notice foreign pins, estimate anew."""
         now_s = snapshot.taken_ns / 1e9
         self._forget_gone(snapshot, guest_of=attrgetter("uuid"))
-        self._forget_replugged(snapshot)
+        changes = self._without_replugged(tuple(_foreign_pins(self._ownership, snapshot)))
         self._ownership = self._ownership.forgive(set_anew(self._snapshot, snapshot))
-        changes = tuple(_foreign_pins(self._ownership, snapshot))
         ownership, events = yield_to(self._ownership.expire(now_s), changes, now_s)
         self._ownership = ownership
         for change in changes:
@@ -156,25 +155,28 @@ class CpuRole(PolicyRole[CpuEstimate, VcpuKey, Mask]):
                     actions.append(Pin(key, known.original, reason))
         return tuple(actions)
 
-    def _forget_replugged(self, snapshot: Snapshot) -> None:
-        """Drop what is known of vCPUs that were plugged in anew: each is another thread now.
+    def _without_replugged(
+        self, changes: tuple[ForeignChange[VcpuKey, Mask], ...]
+    ) -> tuple[ForeignChange[VcpuKey, Mask], ...]:
+        """Forget vCPUs that were plugged in anew, each is another thread now; return the others.
 
         One that libvirt has given our mask again is as good as the old one.
         """
-        if self._snapshot is None:
-            return
+        if not changes or self._snapshot is None:
+            return changes
         former = {
             VcpuKey(guest.uuid, vcpu.index)
             for guest in self._snapshot.guests
             if guest.uuid in self._undo
             for vcpu in guest.vcpus
         }
-        for change in _foreign_pins(self._ownership, snapshot):
+        for change in changes:
             if change.subject not in former:
                 self._ownership = self._ownership.without([change.subject], ())
                 entry = self._undo[change.uuid]
                 vcpus = {i: v for i, v in entry.vcpus.items() if i != change.subject.vcpu}
                 self._undo[change.uuid] = Entry(entry.name, entry.incarnation, vcpus)
+        return tuple(change for change in changes if change.subject in former)
 
     def _accept(self, change: ForeignChange[VcpuKey, Mask]) -> None:
         """Take somebody else's mask as the new original."""
@@ -192,7 +194,7 @@ def _foreign_pins(
         for vcpu in guest.vcpus:
             key = VcpuKey(guest.uuid, vcpu.index)
             ours = ownership.ours.get(key)
-            if ours is None or vcpu.affinity is None:
+            if ours is None or vcpu.affinity is None or vcpu.affinity in ours:
                 continue
             if not any(_same(vcpu.affinity, mask, snapshot.topology) for mask in ours):
                 seen, set_by_us = format_cpu_list(vcpu.affinity), format_cpu_list(ours[-1])

@@ -81,6 +81,8 @@ class GuestFilter:
 
     def apply(self, snapshot: Snapshot, role: RoleName) -> Snapshot:
         """Return the snapshot with guests that are not served marked as excluded."""
+        if "*" in self.include and not self.exclude:
+            return snapshot
         return replace(
             snapshot,
             guests=tuple(

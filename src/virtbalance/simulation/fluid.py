@@ -252,7 +252,7 @@ class FluidCpu:
 
     def _lay_out(self) -> Layout:
         pcpus = [pcpu for pcpu in self._topology.pcpus if pcpu.online]
-        self._busy_at = [pcpu.id for pcpu in pcpus]
+        self._busy_at = _ints([pcpu.id for pcpu in pcpus])
         at = {pcpu.id: i for i, pcpu in enumerate(pcpus)}
         siblings = {
             p.id: next((q.id for q in pcpus if q.core == p.core and q.id != p.id), None)
@@ -327,9 +327,7 @@ class FluidCpu:
         present = rates.run + rates.wait
         factor = np.maximum(present / np.maximum(rates.run, 1e-9), 1.0)
         turn_s = factor * self._kernel.slice_s * present
-        place = (
-            np.arange(len(present)) * 0.6180339887 + self._now_s / np.maximum(turn_s, 1e-9)
-        ) % 1
+        place = (np.arange(len(present)) * _GOLDEN + self._now_s / np.maximum(turn_s, 1e-9)) % 1
         ran = np.minimum(place, 1.0 / factor) - place / factor
         waited = np.where(place * factor < 1.0, 0.0, 1.0) * place * (1.0 - 1.0 / factor)
         return turn_s * ran, turn_s * waited
@@ -404,9 +402,9 @@ def _ints(values: list[int]) -> npt.NDArray[np.intp]:
 
 def _check(rates: Rates, layout: Layout) -> None:
     """Raise if a thread ran longer than time went on, or a pCPU was more than busy."""
-    if bool(np.any(rates.busy > layout.available + _GRACE)):
+    if (rates.busy - layout.available).max() > _GRACE:
         raise ImpossibleStateError(f"a pCPU is more than busy: {rates.busy.max()}")
-    if bool(np.any(rates.run < -_GRACE) or np.any(rates.run + rates.wait > 1.0 + _GRACE)):
+    if rates.run.min() < -_GRACE or (rates.run + rates.wait).max() > 1.0 + _GRACE:
         raise ImpossibleStateError("a thread ran and waited for longer than time went on")
     if abs(float(rates.run.sum() - rates.busy.sum())) > _GRACE * max(1, len(rates.run)):
         raise ImpossibleStateError("run time of threads and busy time of pCPUs differ")

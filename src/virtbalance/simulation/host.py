@@ -93,8 +93,11 @@ class SimulatedHost(World):
         self, guest: LiveGuest, counters: Mapping[VcpuKey, Counters] | None, *, memory: bool
     ) -> GuestSample:
         definition = guest.described.definition
-        if guest.memory is not None:
-            definition = replace(definition, stats_period_s=guest.memory.stats_period_s)
+        period_s = (
+            definition.stats_period_s if guest.memory is None else guest.memory.stats_period_s
+        )
+        if period_s != definition.stats_period_s:
+            definition = replace(definition, stats_period_s=period_s)
         return GuestSample(
             uuid=guest.uuid,
             name=guest.described.name,

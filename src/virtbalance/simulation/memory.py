@@ -89,7 +89,7 @@ class GuestMemory:
         first_kib = float(memory.balloon_kib or memory.maximum_kib)
         self.target_kib = first_kib
         booting = memory.balloon.ready_after_s > 0 or not self.has_driver
-        self.actual_kib = float(memory.maximum_kib) if booting else first_kib
+        self._set_size(float(memory.maximum_kib) if booting else first_kib)
         self._curve_kib = self.want_kib = memory.want.kib(0.0)
         self._used_kib = min(self.want_kib, self._room_kib)
         self._cache_kib = 0.0
@@ -114,9 +114,9 @@ class GuestMemory:
         """Whether anything in the guest listens to the balloon."""
         return self._definition.balloon and self._memory.balloon.present
 
-    @property
-    def _room_kib(self) -> float:
-        return max(0.0, self.actual_kib - self._reserve_kib)
+    def _set_size(self, kib: float) -> None:
+        self.actual_kib = kib
+        self._room_kib = max(0.0, kib - self._reserve_kib)
 
     @property
     def _usable_kib(self) -> float:
@@ -165,7 +165,7 @@ class GuestMemory:
         else:
             delta_kib = min(delta_kib, balloon.deflate_kib_s * dt_s)
         grain_kib = balloon.granularity_kib
-        self.actual_kib += math.trunc(delta_kib / grain_kib) * grain_kib
+        self._set_size(self.actual_kib + math.trunc(delta_kib / grain_kib) * grain_kib)
 
     def _strike_if_asked_too_much(self, asked_kib: float) -> None:
         # Judged once for each command, on what was usable when it came.

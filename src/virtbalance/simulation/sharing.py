@@ -36,7 +36,7 @@ core before it begins with the second ones. Not modelled: loops of fixed lengths
 with each other, and the time that balancing takes; the event model has both.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,26 @@ class Layout:
     slice_s: float
     smt_ratio: float
     remote_slowdown_ratio: float
+    cpu: Ints = field(init=False)
+    """By thread: index of its one pCPU, or 0."""
+    bins: Ints = field(init=False)
+    """By kind of figure and thread: where ``_pressure`` sums it up."""
+    thread_available: Floats = field(init=False)
+    """By thread: the share of time its pCPUs are not stolen."""
+    alike: bool = field(init=False)
+    """All pCPUs run at speed 1, whatever the others do."""
+
+    def __post_init__(self) -> None:
+        kinds = (len(self.speed) + 1) * np.arange(4)[:, None]
+        cpu = np.maximum(self.pinned_cpu, 0)
+        available = self.available[cpu]
+        for pool in self.pools:
+            available[pool.threads] = self.available[pool.cpus].mean()
+        alike = not (np.any(self.sibling >= 0) or np.any(self.speed != 1.0))
+        object.__setattr__(self, "cpu", cpu)
+        object.__setattr__(self, "bins", (self.pinned_cpu + 1 + kinds).ravel())
+        object.__setattr__(self, "thread_available", available)
+        object.__setattr__(self, "alike", alike)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +152,8 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     for _ in range(_ITERATIONS):
         if scene.uneven:
             speed = _thread_speed(crowd, layout, busy, spread)
-        weight = np.minimum(_guest_weight(crowd, presence), cap)
+        alone = crowd.shares if scene.single else _guest_weight(crowd, presence)
+        weight = np.minimum(alone, cap)
         pressure = _pressure(presence, weight, scene, spread)
         spread = pressure.spread
         excess, fewer = _excess(presence, weight, pressure, layout, cap)
@@ -163,10 +184,8 @@ class _Scene:
 
     crowd: Crowd
     layout: Layout
-    bins: Ints
-    """By kind of figure and thread: where ``_pressure`` sums it up."""
-    available: Floats
-    """By thread: the share of time its pCPUs are not stolen."""
+    single: bool
+    """Every guest has one thread."""
     uneven: bool
     """Some pCPU is slower than others for somebody."""
     short: bool
@@ -176,20 +195,14 @@ class _Scene:
 
 
 def _scene(crowd: Crowd, layout: Layout) -> _Scene:
-    pinned = layout.pinned_cpu >= 0
-    kinds = (len(layout.speed) + 1) * np.arange(4)[:, None]
-    available = layout.available[np.maximum(layout.pinned_cpu, 0)]
-    for pool in layout.pools:
-        available[pool.threads] = layout.available[pool.cpus].mean()
     near = not np.any(crowd.memory_node >= 0)
-    alike = not (np.any(layout.sibling >= 0) or np.any(layout.speed != 1.0))
+    short = crowd.work_s < layout.slice_s
     return _Scene(
         crowd,
         layout,
-        bins=(layout.pinned_cpu + 1 + kinds).ravel(),
-        available=available,
-        uneven=not (near and alike),
-        short=bool(np.any((crowd.work_s < layout.slice_s) & pinned)),
+        single=bool(np.bincount(crowd.guest).max(initial=0) <= 1),
+        uneven=not (near and layout.alike),
+        short=bool(np.any(short & (layout.pinned_cpu >= 0))),
         limited=bool(np.any(np.isfinite(crowd.quota))),
     )
 
@@ -231,7 +244,7 @@ def _pressure(
     kinds[2] = presence
     kinds[3] = presence * presence
     width = len(layout.speed) + 1
-    total = np.bincount(scene.bins, kinds.ravel(), 4 * width).reshape(4, width)[:, 1:]
+    total = np.bincount(layout.bins, kinds.ravel(), 4 * width).reshape(4, width)[:, 1:]
     amounts = [kinds[:, pool.threads].sum(axis=1) for pool in layout.pools]
     for pool, part, amount in zip(layout.pools, spread, amounts, strict=True):
         total[:, pool.cpus] += np.outer(amount, part)
@@ -263,9 +276,10 @@ def _below(level: float, height: Floats) -> Floats:
     return np.minimum(1.0, level / np.maximum(height, _TINY))
 
 
-def _by_cpu(pinned_cpu: Ints, cpus: int, values: Floats) -> Floats:
-    summed: Floats = np.bincount(pinned_cpu + 1, values, cpus + 1)[1:].astype(np.float64)
-    return summed
+def _by_cpu(layout: Layout, values: Floats) -> Floats:
+    """Return sums by pCPU over the threads pinned there."""
+    bins = layout.bins[: len(values)]
+    return np.asarray(np.bincount(bins, values, len(layout.speed) + 1)[1:], np.float64)
 
 
 def _fill_cores(ground: Floats, amount: float, first: Bools) -> tuple[Floats, float]:
@@ -302,29 +316,30 @@ def _excess(
 
     Lowers in ``cap`` the weights that can't be used.
     """
-    cpu = np.maximum(layout.pinned_cpu, 0)
-    load = weight * presence
-    excess = np.maximum(pressure.total[cpu] - load, 0.0) / weight
-    crowd = _crowd_size(pressure.count[cpu], pressure.squares[cpu])
+    cpu = layout.cpu
+    excess = np.maximum(pressure.total[cpu] - weight * presence, 0.0) / weight
+    fewer = _without_one(pressure.count, pressure.squares)[cpu]
     for pool, met in zip(layout.pools, pressure.met, strict=True):
         who, servers = pool.threads, len(pool.cpus)
         others = _others(pool, met, presence[who], weight[who], pressure)
         excess[who] = _mean_excess(others, weight[who], servers)
-        crowd[who] = _crowd_size(pressure.count[pool.cpus].sum(), pressure.squares[pool.cpus].sum())
+        fewer[who] = _without_one(
+            pressure.count[pool.cpus].sum(), pressure.squares[pool.cpus].sum()
+        )
         fullest = others.weight + others.slope * np.maximum(servers - others.count, 0.0)
         cap[who] = np.maximum(fullest, _TINY) / (servers - 1)
-    return excess, np.maximum(crowd - 2.0, 0.0) / np.maximum(crowd - 1.0, _TINY)
+    return excess, fewer
 
 
 def _rest_of_run(
     crowd: Crowd, presence: Floats, weight: Floats, excess: Floats, layout: Layout
 ) -> Floats:
     """Return F - 1 by pinned thread if all it waited for was the rest of the run it meets."""
-    cpu = np.maximum(layout.pinned_cpu, 0)
+    cpu = layout.cpu
     load = weight * presence
     length = load * np.minimum(crowd.work_s, layout.slice_s)
-    others = _by_cpu(layout.pinned_cpu, len(layout.speed), load)[cpu] - load
-    lengths = _by_cpu(layout.pinned_cpu, len(layout.speed), length)[cpu] - length
+    others = _by_cpu(layout, load)[cpu] - load
+    lengths = _by_cpu(layout, length)[cpu] - length
     mean = np.maximum(lengths, _TINY) / np.maximum(others, _TINY)
     think = np.clip(crowd.think_s, 1e-3 * mean, 1e3 * mean)
     rest = mean / -np.expm1(-mean / think) - think
@@ -357,15 +372,20 @@ def _use_gaps(run: Floats, present: Floats, busy: Floats, crowd: Crowd, layout: 
     """Let pinned threads that always want to run have what those waiting for them leave over."""
     greedy = (layout.pinned_cpu >= 0) & (present > _ALWAYS) & (crowd.work_s > layout.slice_s)
     weight = np.where(greedy & (run < crowd.quota), crowd.shares, 0.0)
-    weights = _by_cpu(layout.pinned_cpu, len(busy), weight)
+    weights = _by_cpu(layout, weight)
     gap = np.maximum(layout.available - busy, 0.0) / np.maximum(weights, _TINY)
-    filled = run + weight * gap[np.maximum(layout.pinned_cpu, 0)]
+    filled = run + weight * gap[layout.cpu]
     return np.minimum(filled, np.minimum(present, np.maximum(run, crowd.quota)))
 
 
-def _crowd_size(count: Floats, squares: Floats) -> Floats:
-    """Return the number of equally present threads that are as uneven as these."""
-    return np.maximum(count * count / np.maximum(squares, _TINY), 1.0)
+def _without_one(count: Floats, squares: Floats) -> Floats:
+    """Return the factor by which a crowd is smaller for one of it: (n - 2) / (n - 1).
+
+    n is the number of equally present threads that are as uneven as these.
+    """
+    crowd = np.maximum(count * count / np.maximum(squares, _TINY), 1.0)
+    smaller: Floats = np.maximum(crowd - 2.0, 0.0) / np.maximum(crowd - 1.0, _TINY)
+    return smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +455,7 @@ def _answer(scene: _Scene, speed: Floats, excess: Floats) -> tuple[Floats, Float
     That is their presence, their run time, and the presence that others meet.
     """
     crowd = scene.crowd
-    unhindered = (1.0 + excess) / scene.available
+    unhindered = (1.0 + excess) / scene.layout.thread_available
     think = crowd.think_ratio * speed
     rate = crowd.rate / speed
     factor = unhindered
@@ -453,7 +473,7 @@ def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats, spread: tuple[Floa
     """Return work per run time: speed of its pCPUs, SMT sibling, remote memory."""
     sibling_busy = np.where(layout.sibling >= 0, busy[np.maximum(layout.sibling, 0)], 0.0)
     speed = layout.speed * (1.0 - (1.0 - layout.smt_ratio) * np.minimum(sibling_busy, 1.0))
-    cpu = np.maximum(layout.pinned_cpu, 0)
+    cpu = layout.cpu
     mine = speed[cpu]
     remote = (crowd.memory_node >= 0) & (layout.node[cpu] != crowd.memory_node)
     away = remote.astype(np.float64)
@@ -467,7 +487,7 @@ def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats, spread: tuple[Floa
 
 
 def _busy(run: Floats, spread: tuple[Floats, ...], layout: Layout) -> Floats:
-    busy = _by_cpu(layout.pinned_cpu, len(layout.speed), run)
+    busy = _by_cpu(layout, run)
     for pool, part in zip(layout.pools, spread, strict=True):
         busy[pool.cpus] += part * run[pool.threads].sum()
     return busy
@@ -480,7 +500,7 @@ def _fit(
     over = np.minimum(1.0, layout.available / np.maximum(busy, _TINY))
     if bool(np.all(over >= 1.0)):
         return run, busy
-    factor = over[np.maximum(layout.pinned_cpu, 0)]
+    factor = over[layout.cpu]
     for pool, part in zip(layout.pools, spread, strict=True):
         factor[pool.threads] = (part * over[pool.cpus]).sum()
     return run * factor, np.minimum(busy * over, layout.available)
