@@ -1,5 +1,6 @@
 """The fast path over several guests: all in one go, and what happens when some end."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,4 +103,21 @@ def test_a_guest_whose_threads_are_in_doubt_is_left_to_libvirt(host: Host) -> No
     host.guests["a"] = replace(host.guests["a"], threads=None)
     assert host.seen() == ["b"]
     assert host.thread_of("a") is None
+    assert host.marked == []
+
+
+def test_a_vcpu_that_becomes_realtime_is_seen_to(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virtbalance.hypervisor.cpu_sampling.WATCH_INTERVAL_S", 0.0)
+    host.start("a")
+    host.start("b")
+    host.seen()
+    fifo = host.processes["b"].pid
+    monkeypatch.setattr(
+        "os.sched_getscheduler", lambda pid: os.SCHED_FIFO if pid == fifo else os.SCHED_OTHER
+    )
+    host.seen()
+    samples = host.vcpus.sample(host.guests.values())
+    assert {uuid: vcpu.realtime for uuid, (vcpu,) in samples.items()} == {"a": False, "b": True}
     assert host.marked == []

@@ -85,6 +85,19 @@ def test_realtime_threads_are_marked(sleeper: subprocess.Popen[bytes]) -> None:
     threads.close()
 
 
+def test_a_change_of_class_is_told_once(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = GuestThreads(sleeper.pid, {0: sleeper.pid}, PROC)
+    assert not threads.classes_changed()
+    for scheduler, is_realtime in ((os.SCHED_FIFO, True), (os.SCHED_OTHER, False)):
+        monkeypatch.setattr(os, "sched_getscheduler", lambda _, now=scheduler: now)
+        assert threads.classes_changed()
+        assert threads.sample()[0].realtime is is_realtime
+        assert not threads.classes_changed()
+    threads.close()
+
+
 def test_nothing_stays_open_when_a_thread_is_missing() -> None:
     own, nobody = threading.get_native_id(), 2**22 - 1
     folder = PROC / str(os.getpid())

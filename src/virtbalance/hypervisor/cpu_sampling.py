@@ -43,7 +43,7 @@ class LocalVcpus:
         self._held: dict[str, _Held] = {}
         self._next_watch_s = 0.0
         self._lined_up: list[_Held] | None = None
-        """Whose threads are in the lineup; ``None``: descriptors in it have been closed."""
+        """Whose threads are in the lineup; ``None``: it must be formed anew."""
         self._lineup = Lineup(())
 
     def sample(self, guests: Iterable[Guest]) -> dict[str, tuple[VcpuSample, ...]]:
@@ -60,7 +60,7 @@ class LocalVcpus:
         now_s = time.monotonic()
         if now_s >= self._next_watch_s:
             self._next_watch_s = now_s + WATCH_INTERVAL_S
-            self._look_for_others(held)
+            self._look_around(held)
         return samples
 
     def _hold_all(self, guests: Iterable[Guest]) -> list[_Held]:
@@ -101,11 +101,14 @@ class LocalVcpus:
                     self._mark(one.guest.uuid)
         return samples
 
-    def _look_for_others(self, held: list[_Held]) -> None:
+    def _look_around(self, held: list[_Held]) -> None:
+        """Notice what changes rarely: vCPUs plugged in, and those that have become realtime."""
         for one in held:
             try:
                 if one.watch.sees_another():
                     self._mark(one.guest.uuid)
+                if one.threads.classes_changed():
+                    self._lined_up = None
             except OSError:
                 self._mark(one.guest.uuid)
 

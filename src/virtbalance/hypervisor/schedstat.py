@@ -78,7 +78,7 @@ class GuestThreads:
         try:
             for vcpu, thread_id in threads.items():
                 path = proc / str(pid) / "task" / str(thread_id) / "schedstat"
-                realtime = os.sched_getscheduler(thread_id) in _REALTIME_CLASSES
+                realtime = _is_realtime(thread_id)
                 self.open += (OpenThread(vcpu, _open(path), thread_id, realtime),)
         except OSError:
             self.close()
@@ -92,6 +92,19 @@ class GuestThreads:
         except ProcessLookupError:
             self._close_ended()
             return self.sample()
+
+    def classes_changed(self) -> bool:
+        """Look at the scheduling classes again, and say whether one has become another.
+
+        OSError if a thread has ended.
+        """
+        realtime = [_is_realtime(thread.id) for thread in self.open]
+        if realtime == [thread.realtime for thread in self.open]:
+            return False
+        pairs = zip(self.open, realtime, strict=True)
+        self.open = tuple(thread._replace(realtime=is_now) for thread, is_now in pairs)
+        self._lineup = Lineup(self.open)
+        return True
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -108,6 +121,10 @@ class GuestThreads:
         self._lineup = Lineup(alive)
         if not alive:
             raise ProcessLookupError(errno.ESRCH, "all threads have ended")
+
+
+def _is_realtime(thread_id: int) -> bool:
+    return os.sched_getscheduler(thread_id) in _REALTIME_CLASSES
 
 
 def _is_alive(thread: OpenThread) -> bool:
