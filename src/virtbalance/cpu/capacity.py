@@ -8,7 +8,7 @@ counters tick in steps of 10 ms, and clipping such noise first would invent work
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from virtbalance.cpu.settings import DemandSettings
@@ -21,8 +21,10 @@ CONTESTED_RATIO = 0.5
 half, and most of what is not a vCPU's moves away from where vCPUs are. Counted as lost, it would
 let a heap of vCPUs stay where they are because every other pCPU looks full."""
 LEAST_SAMPLES = 0.5
-GAP_SAMPLES = 3
-"""What lies between two readings nearer to each other, or this far apart, is not believed."""
+"""Two readings nearer to each other tell the steps of the clock, not the work."""
+
+Mask = frozenset[int] | None
+"""CPUs a thread may run on; ``None``: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def measure_other_work(
     }
     span_ns = snapshot.taken_ns - former.taken_ns
     ratio = dict(former.ratio)
-    if former.busy_ns and 0 < span_ns <= GAP_SAMPLES * settings.sample_s * 1e9:
+    if former.busy_ns and 0 < span_ns <= settings.gap_ns:
         new = _unexplained(former, busy_ns, vcpus, span_ns)
         keep = 0.5 ** (span_ns / 1e9 / settings.other_half_life_s)
         for cpu, value in new.items():
@@ -89,22 +91,20 @@ def _unexplained(
         for cpu, now in busy_ns.items()
         if now >= former.busy_ns.get(cpu, now + 1)
     }
-    groups: dict[frozenset[int], float] = defaultdict(float)
+    by_masks: dict[tuple[Mask, Mask], float] = defaultdict(float)
     for key, sample in vcpus.items():
         before = former.vcpus.get(key)
         if before is not None and sample.run_ns >= before.run_ns:
-            # moved in between: it ran on the old CPUs, then on the new ones
-            groups[_confined(before, sample, left)] += sample.run_ns - before.run_ns
+            by_masks[before.affinity, sample.affinity] += sample.run_ns - before.run_ns
+    groups: dict[frozenset[int], float] = defaultdict(float)
+    everywhere = frozenset(left)
+    for (old, new), run_ns in by_masks.items():
+        # moved in between: it ran on the old CPUs, then on the new ones
+        cpus = (everywhere if old is None else old) | (everywhere if new is None else new)
+        groups[cpus & everywhere] += run_ns
     for cpus, run_ns in sorted(groups.items(), key=lambda group: (len(group[0]), sorted(group[0]))):
         _subtract(left, cpus, run_ns)
     return {cpu: value / span_ns for cpu, value in left.items()}
-
-
-def _confined(before: VcpuSample, sample: VcpuSample, known: Iterable[int]) -> frozenset[int]:
-    everywhere = frozenset(known)
-    old = before.affinity if before.affinity is not None else everywhere
-    new = sample.affinity if sample.affinity is not None else everywhere
-    return (old | new) & everywhere
 
 
 def _subtract(left: dict[int, float], cpus: frozenset[int], run_ns: float) -> None:

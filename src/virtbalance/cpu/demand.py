@@ -17,8 +17,10 @@ The kernel credits waiting only when the thread next runs, so a window is always
 two readings a second or so apart, never a mean of small samples.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import NamedTuple
 
 from virtbalance.cpu.capacity import OtherWork, measure_other_work
 from virtbalance.cpu.elasticity import Elasticity
@@ -36,8 +38,6 @@ PSEUDO_S = 0.02
 the formula would say 0/0."""
 BACKLOG_IDLE_RATIO = 0.03
 """A vCPU that is less idle than this has work waiting, whatever its kind."""
-GAP_SAMPLES = 3
-"""A reading this many samples late means a suspend or a stall: its window is not believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,136 +75,69 @@ def estimate(
     closes = snapshot.taken_ns - state.slot_ns >= 0.9e9 * settings.slot_s
     tracks: dict[VcpuKey, Track] = {}
     vcpus: list[VcpuEstimate] = []
-    for guest, sample in _present(snapshot):
-        key = VcpuKey(guest.uuid, sample.index)
-        track = _follow(state.tracks.get(key), guest, sample, settings)
-        if closes and guest.state is GuestState.RUNNING:
-            track = _close_slot(track, guest, settings)
-        tracks[key] = track
-        fixed = _why_fixed(guest, sample, track, holds, snapshot, settings)
-        vcpus.append(_describe(guest, sample, track, fixed, snapshot.topology, settings))
+    for sample in snapshot.guests:
+        if sample.state is GuestState.STOPPED:
+            continue
+        guest = _known(sample, snapshot, holds)
+        for reading in sample.vcpus:
+            key = VcpuKey(sample.uuid, reading.index)
+            track = _follow(state.tracks.get(key), guest, reading, settings)
+            if closes and sample.state is GuestState.RUNNING:
+                track = _close_slot(track, guest, settings)
+            tracks[key] = track
+            vcpus.append(_describe(key, track, guest, snapshot.topology, settings))
     other = measure_other_work(state.other, snapshot, settings)
     return (
         CpuEstimate(
             window_s=settings.window_s,
             topology=snapshot.topology,
             capacity=other.capacity(snapshot.topology),
-            vcpus=tuple(sorted(vcpus, key=lambda vcpu: vcpu.key)),
+            vcpus=tuple(sorted(vcpus, key=attrgetter("key"))),
         ),
         DemandState(tracks, other, snapshot.taken_ns if closes else state.slot_ns),
     )
 
 
-def _present(snapshot: Snapshot) -> Iterator[tuple[GuestSample, VcpuSample]]:
-    for guest in snapshot.guests:
-        if guest.state is not GuestState.STOPPED:
-            for sample in guest.vcpus:
-                yield guest, sample
+class _Guest(NamedTuple):
+    """What holds for all vCPUs of a guest at this sample."""
+
+    sample: GuestSample
+    allowed: frozenset[int]
+    """Usable CPUs of its cpuset; may be empty."""
+    weight: float
+    limit: float
+    """What its quota leaves a vCPU, in pCPUs."""
+    memory_node: int | None
+    closed: str | None
+    """Why none of its vCPUs must be moved, whatever they are like."""
+    held: str | None
+    """The same, where a vCPU's own reason is told first."""
 
 
-def _follow(
-    track: Track | None, guest: GuestSample, sample: VcpuSample, settings: DemandSettings
-) -> Track:
-    """Add a reading to the window, or begin anew where the counters do not continue."""
-    if track is None or track.incarnation != guest.incarnation or _restarted(track, sample):
-        return Track(guest.incarnation, (sample,), sample)
-    late_ns = GAP_SAMPLES * settings.sample_s * 1e9
-    gap = sample.read_ns - track.readings[-1].read_ns > late_ns
-    if gap or guest.state is GuestState.PAUSED:
-        return Track(
-            track.incarnation,
-            (sample,),
-            sample,
-            track.demand,
-            elasticity=track.elasticity.changed(),
-        )
-    readings = (*track.readings, sample)
-    window_ns = 0.98e9 * settings.window_s
-    while len(readings) > 2 and sample.read_ns - readings[1].read_ns >= window_ns:
-        readings = readings[1:]
-    demand = _demand(readings[0], sample, track, track.demand, guest)
-    return replace(track, readings=readings, demand=demand)
-
-
-def _restarted(track: Track, sample: VcpuSample) -> bool:
-    last = track.readings[-1]
-    lost_wait = (sample.wait_ns is None) != (last.wait_ns is None)
-    return sample.run_ns < last.run_ns or (sample.wait_ns or 0) < (last.wait_ns or 0) or lost_wait
-
-
-def _close_slot(track: Track, guest: GuestSample, settings: DemandSettings) -> Track:
-    """Remember the demand over the slot that ends with the newest reading."""
-    last = track.readings[-1]
-    if last.read_ns <= track.slot.read_ns:
-        return track
-    former = track.level.demands[-1] if track.level.demands else track.demand
-    demand = _demand(track.slot, last, track, former, guest)
-    level = extend(track.level, demand, track.slot.read_ns, settings.history_slots)
-    elasticity = track.elasticity
-    if len(level.demands) == 1:
-        elasticity = elasticity.changed()
-    run, wait, _ = _shares(track.slot, last)
-    if wait is not None:
-        elasticity = elasticity.seen(run, wait)
-    return replace(track, slot=last, level=level, elasticity=elasticity)
-
-
-def _demand(
-    first: VcpuSample, last: VcpuSample, track: Track, former: float, guest: GuestSample
-) -> float:
-    run, wait, span_s = _shares(first, last)
-    if span_s <= 0:
-        return former
-    if wait is None:
-        demand = run
-    else:
-        idle = max(0.0, 1 - run - wait)
-        pseudo = PSEUDO_S / span_s
-        demand = (run + pseudo * former) / (run + idle + pseudo)
-        if idle >= BACKLOG_IDLE_RATIO:
-            demand = run + track.elasticity.theta * (demand - run)
-    quota = guest.definition.quota_ratio
-    return min(demand, 1.0 if quota is None else quota, 1.0)
-
-
-def _shares(first: VcpuSample, last: VcpuSample) -> tuple[float, float | None, float]:
-    """Return run and wait as shares of the time between two readings, and that time."""
-    span_ns = last.read_ns - first.read_ns
-    if span_ns <= 0:
-        return 0.0, None if last.wait_ns is None else 0.0, 0.0
-    run = min(1.0, (last.run_ns - first.run_ns) / span_ns)
-    if last.wait_ns is None or first.wait_ns is None:
-        return run, None, span_ns / 1e9
-    return run, (last.wait_ns - first.wait_ns) / span_ns, span_ns / 1e9
-
-
-def _why_fixed(
-    guest: GuestSample,
-    sample: VcpuSample,
-    track: Track,
-    holds: Mapping[str, Hold],
-    snapshot: Snapshot,
-    settings: DemandSettings,
-) -> str | None:
-    """Return why this vCPU must not be moved, or ``None``; the first reason that holds."""
-    hold = holds.get(guest.uuid)
-    seen_ns = track.readings[-1].read_ns - track.readings[0].read_ns
-    reasons = (
-        (guest.state is GuestState.PAUSED, "paused"),
-        (RoleName.CPU in guest.settings.exclude, "excluded by its settings"),
-        (sample.index in guest.definition.pinned_vcpus, "pinned by its persistent definition"),
-        (sample.realtime, "runs under a realtime class"),
-        (sample.affinity is None, "its affinity can't be read"),
-        (not _allowed(guest, snapshot.topology), "its cpuset has no usable CPU"),
-        (hold is not None and snapshot.taken_ns < hold.until_s * 1e9, hold.text if hold else ""),
-        (seen_ns < 0.9e9 * settings.window_s, "new: not seen for long enough"),
+def _known(sample: GuestSample, snapshot: Snapshot, holds: Mapping[str, Hold]) -> _Guest:
+    definition, topology = sample.definition, snapshot.topology
+    allowed = topology.usable
+    if definition.cpuset is not None:
+        allowed &= definition.cpuset
+    closed = held = None
+    if sample.state is GuestState.PAUSED:
+        closed = "paused"
+    elif RoleName.CPU in sample.settings.exclude:
+        closed = "excluded by its settings"
+    hold = holds.get(sample.uuid)
+    if not allowed:
+        held = "its cpuset has no usable CPU"
+    elif hold is not None and snapshot.taken_ns < hold.until_s * 1e9:
+        held = hold.text
+    return _Guest(
+        sample,
+        allowed,
+        _weight(sample),
+        1.0 if definition.quota_ratio is None else min(1.0, definition.quota_ratio),
+        memory_node(sample, topology),
+        closed,
+        held,
     )
-    return next((text for applies, text in reasons if applies), None)
-
-
-def _allowed(guest: GuestSample, topology: Topology) -> frozenset[int]:
-    cpuset = guest.definition.cpuset
-    return topology.usable if cpuset is None else topology.usable & cpuset
 
 
 def _weight(guest: GuestSample) -> float:
@@ -213,34 +146,122 @@ def _weight(guest: GuestSample) -> float:
     return guest.settings.weight if shares is None else shares / USUAL_SHARES
 
 
+def _follow(
+    track: Track | None, guest: _Guest, reading: VcpuSample, settings: DemandSettings
+) -> Track:
+    """Add a reading to the window, or begin anew where the counters do not continue."""
+    incarnation, state = guest.sample.incarnation, guest.sample.state
+    if track is None or track.incarnation != incarnation or _restarted(track, reading):
+        return Track(incarnation, (reading,), reading)
+    gap = reading.read_ns - track.readings[-1].read_ns > settings.gap_ns
+    if gap or state is GuestState.PAUSED:
+        elasticity = track.elasticity.changed()
+        return Track(incarnation, (reading,), reading, track.demand, elasticity=elasticity)
+    readings = (*track.readings, reading)
+    window_ns = 0.98e9 * settings.window_s
+    while len(readings) > 2 and reading.read_ns - readings[1].read_ns >= window_ns:
+        readings = readings[1:]
+    demand = _demand(_shares(readings[0], reading), track, track.demand, guest.limit)
+    return Track(incarnation, readings, track.slot, demand, track.level, track.elasticity)
+
+
+def _restarted(track: Track, reading: VcpuSample) -> bool:
+    last = track.readings[-1]
+    lost_wait = (reading.wait_ns is None) != (last.wait_ns is None)
+    return reading.run_ns < last.run_ns or (reading.wait_ns or 0) < (last.wait_ns or 0) or lost_wait
+
+
+def _close_slot(track: Track, guest: _Guest, settings: DemandSettings) -> Track:
+    """Remember the demand over the slot that ends with the newest reading."""
+    last = track.readings[-1]
+    if last.read_ns <= track.slot.read_ns:
+        return track
+    former = track.level.demands[-1] if track.level.demands else track.demand
+    shares = _shares(track.slot, last)
+    demand = _demand(shares, track, former, guest.limit)
+    level = extend(track.level, demand, track.slot.read_ns, settings.history_slots)
+    elasticity = track.elasticity
+    if level.since_ns != track.level.since_ns:
+        elasticity = elasticity.changed()
+    if shares.wait is not None:
+        elasticity = elasticity.seen(shares.run, shares.wait)
+    return Track(track.incarnation, track.readings, last, track.demand, level, elasticity)
+
+
+class _Shares(NamedTuple):
+    """What a vCPU did between two readings."""
+
+    run: float
+    wait: float | None
+    """Both as shares of the time."""
+    span_s: float
+
+
+def _shares(first: VcpuSample, last: VcpuSample) -> _Shares:
+    span_ns = last.read_ns - first.read_ns
+    if span_ns <= 0:
+        return _Shares(0.0, None if last.wait_ns is None else 0.0, 0.0)
+    run = min(1.0, (last.run_ns - first.run_ns) / span_ns)
+    if last.wait_ns is None or first.wait_ns is None:
+        return _Shares(run, None, span_ns / 1e9)
+    return _Shares(run, (last.wait_ns - first.wait_ns) / span_ns, span_ns / 1e9)
+
+
+def _demand(shares: _Shares, track: Track, former: float, limit: float) -> float:
+    run, wait, span_s = shares
+    if span_s <= 0:
+        return former
+    if wait is None:
+        return min(run, limit)
+    idle = max(0.0, 1 - run - wait)
+    pseudo = PSEUDO_S / span_s
+    demand = (run + pseudo * former) / (run + idle + pseudo)
+    if idle >= BACKLOG_IDLE_RATIO:
+        demand = run + track.elasticity.theta * (demand - run)
+    return min(demand, limit)
+
+
 def _describe(
-    guest: GuestSample,
-    sample: VcpuSample,
-    track: Track,
-    fixed: str | None,
-    topology: Topology,
-    settings: DemandSettings,
+    key: VcpuKey, track: Track, guest: _Guest, topology: Topology, settings: DemandSettings
 ) -> VcpuEstimate:
-    run, wait, span_s = _shares(track.readings[0], sample)
+    first, last = track.readings[0], track.readings[-1]
+    run, wait, span_s = _shares(first, last)
     # what ran for less than the pseudo observation shows more of its past than of itself
     starved = wait is not None and wait > run and run * span_s < PSEUDO_S
-    affinity = sample.affinity or topology.usable
+    affinity = last.affinity or topology.usable
     demands = track.level.demands
-    steady_s = (sample.read_ns - track.level.since_ns) / 1e9 if demands else 0.0
+    steady_s = (last.read_ns - track.level.since_ns) / 1e9 if demands else 0.0
     near_full = max(track.demand, mean(demands or (0.0,))) >= settings.saturated_ratio
     lasted = steady_s >= (settings.transient_s if near_full else settings.settle_s)
     return VcpuEstimate(
-        key=VcpuKey(guest.uuid, sample.index),
-        guest_name=guest.name,
+        key=key,
+        guest_name=guest.sample.name,
         run_ratio=run,
         wait_ratio=wait,
-        demand_ratio=0.0 if guest.state is GuestState.PAUSED else track.demand,
-        allowed=_allowed(guest, topology) or affinity,
+        demand_ratio=0.0 if guest.sample.state is GuestState.PAUSED else track.demand,
+        allowed=guest.allowed or affinity,
         affinity=affinity,
-        weight=_weight(guest),
-        fixed=fixed,
+        weight=guest.weight,
+        fixed=_why_fixed(guest, last, span_s, settings),
         history=demands,
         steady_s=steady_s,
         settled=lasted and not starved and fits(track.level, track.demand),
-        memory_node=memory_node(guest, topology),
+        memory_node=guest.memory_node,
     )
+
+
+def _why_fixed(
+    guest: _Guest, reading: VcpuSample, seen_s: float, settings: DemandSettings
+) -> str | None:
+    """Return why this vCPU must not be moved, or ``None``; the first reason that holds."""
+    if guest.closed is not None:
+        return guest.closed
+    if reading.index in guest.sample.definition.pinned_vcpus:
+        return "pinned by its persistent definition"
+    if reading.realtime:
+        return "runs under a realtime class"
+    if reading.affinity is None:
+        return "its affinity can't be read"
+    if guest.held is None and seen_s < 0.9 * settings.window_s:
+        return "new: not seen for long enough"
+    return guest.held

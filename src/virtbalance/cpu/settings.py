@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+GAP_SAMPLES = 3
+"""Two readings this many samples apart mean a suspend or a stall."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemandSettings:
     """How counters become demand (cpu.md, sections 1 to 4)."""
 
     sample_s: float = 1.0
-    """Expected time between two samples; a gap of more than three of these is not believed."""
+    """Expected time between two samples."""
     window_s: float = 1.0
     """Demand is formed over at least this long: shorter windows miss late-credited waiting."""
     slot_s: float = 0.5
@@ -31,6 +34,11 @@ class DemandSettings:
         _check(self, "transient_s", self.settle_s, 3600)
         _check(self, "saturated_ratio", 0.0, 1.0)
         _check(self, "history_slots", 4, 1000)
+
+    @property
+    def gap_ns(self) -> float:
+        """What lies between two readings further apart than this is not believed."""
+        return GAP_SAMPLES * self.sample_s * 1e9
 
 
 @dataclass(frozen=True, slots=True)
