@@ -165,25 +165,33 @@ def _track(
     if track is None:
         track = Track(guest.incarnation, look.now_s, look.settling_s, sample)
     hearing = listen(track.hearing, sample, look.now_s)
+    accounting, used, followed = track.accounting, track.used_kib, track.trend
     if hearing.last is not None and hearing.last is not track.hearing.last:
-        track = _heard(track, hearing.last, sizes, look)
+        accounting, used, followed = _heard(track, hearing.last, sizes, look)
     moving = track.motion
     if guest.state is not GuestState.RUNNING:
         moving = Motion(stuck_until_s=moving.stuck_until_s, failures=moving.failures)
     elif not sample.late:
         moving = watch(moving, sample.actual_kib, target_kib, look.now_s, trust, tolerance_kib)
-    return replace(
-        track,
+    return Track(
+        incarnation=track.incarnation,
+        since_s=track.since_s,
+        settling_s=track.settling_s,
         sample=sample,
         hearing=hearing,
+        accounting=accounting,
+        trend=followed,
         motion=moving,
+        used_kib=used,
         overhead_kib=budget.overhead_kib(track.overhead_kib, sample, at_rest=sizes.at_rest),
         swapped=track.swapped or (bool(sample.swap_out_kib) and not sample.late),
     )
 
 
-def _heard(track: Track, report: Report, sizes: Sizes, look: _Look) -> Track:
-    """Take in a new report."""
+def _heard(
+    track: Track, report: Report, sizes: Sizes, look: _Look
+) -> tuple[Accounting, int, Trend]:
+    """Return what a new report means: how it counts, the use by it, and where that is going."""
     known = track.accounting
     if sizes.maximum_kib != track.sample.maximum_kib:
         # Memory was added or taken out: its total means something else now.
@@ -191,8 +199,7 @@ def _heard(track: Track, report: Report, sizes: Sizes, look: _Look) -> Track:
     accounting = learn(known, report, sizes, look.settings.trust.mode_change_kib)
     used = used_kib(accounting, report, sizes, track.used_kib)
     use = Use(report.heard_s, used)
-    followed = trend.follow(track.trend, use, sizes.maximum_kib, look.settings.need)
-    return replace(track, accounting=accounting, used_kib=used, trend=followed)
+    return accounting, used, trend.follow(track.trend, use, sizes.maximum_kib, look.settings.need)
 
 
 def _guest(

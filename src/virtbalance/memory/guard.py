@@ -143,10 +143,8 @@ def _remembered(
             after[uuid] = replace(past, grown_s=now_s, approaching=False)
         else:
             under_way = past.approaching or target_kib < now_kib
-            left_kib = target_kib - wish_kib
-            after[uuid] = replace(
-                past, approaching=under_way and left_kib >= settings.tolerance_kib
-            )
+            approaching = under_way and target_kib - wish_kib >= settings.tolerance_kib
+            after[uuid] = Past(past.grown_s, past.pressed_s, approaching)
     return after
 
 

@@ -6,7 +6,7 @@ clock. How old the very first report is can't be known, so it is one of ``new_re
 same but never the only one.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from virtbalance.model.snapshot import MemorySample
 
@@ -45,13 +45,10 @@ def listen(hearing: Hearing, sample: MemorySample, now_s: float) -> Hearing:
     """Take one sample in; the same object comes back if it holds nothing new."""
     if sample.late or not sample.last_update_s or sample.last_update_s == hearing.last_update_s:
         return hearing
-    hearing = replace(hearing, last_update_s=sample.last_update_s, heard_s=now_s)
-    report = _read(sample, now_s)
+    report, last_update_s = _read(sample, now_s), sample.last_update_s
     if isinstance(report, str):
-        return replace(hearing, nonsense=report)
-    return replace(
-        hearing, count=hearing.count + 1, last=report, before=hearing.last, nonsense=None
-    )
+        return Hearing(last_update_s, hearing.count, now_s, hearing.last, hearing.before, report)
+    return Hearing(last_update_s, hearing.count + 1, now_s, last=report, before=hearing.last)
 
 
 def _read(sample: MemorySample, now_s: float) -> Report | str:

@@ -1,6 +1,6 @@
 """Where a guest's use of memory is going: growth, recent peak, the end of a load, pressure."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from virtbalance.memory.reports import Report
 from virtbalance.memory.settings import NeedSettings
@@ -36,8 +36,14 @@ def follow(trend: Trend, use: Use, maximum_kib: int, settings: NeedSettings) -> 
     oldest = trend.recent[-1 - len(inside)]
     passed_s = use.heard_s - trend.recent[-1].heard_s
     peak_kib = max(use.used_kib, trend.peak_kib * 0.5 ** (passed_s / settings.peak_half_life_s))
-    trend = replace(trend, recent=(oldest, *inside, use), peak_kib=peak_kib, ended=False)
-    return _watch_end(trend, use, maximum_kib, settings)
+    recent = (oldest, *inside, use)
+    if use.used_kib > peak_kib - settings.load_end_ratio * maximum_kib:
+        return Trend(recent, peak_kib)
+    low_since_s = use.heard_s if trend.low_since_s is None else trend.low_since_s
+    if use.heard_s - low_since_s < settings.load_end_s:
+        return Trend(recent, peak_kib, low_since_s)
+    # It has stayed far below its peak for long enough.
+    return Trend(recent, use.used_kib, ended=True)
 
 
 def slope_kib_s(trend: Trend) -> float:
@@ -72,14 +78,3 @@ def swap_in_kib_s(last: Report, before: Report | None) -> float:
     if before is None or last.heard_s <= before.heard_s:
         return 0.0
     return max(0.0, (last.swap_in_kib - before.swap_in_kib) / (last.heard_s - before.heard_s))
-
-
-def _watch_end(trend: Trend, use: Use, maximum_kib: int, settings: NeedSettings) -> Trend:
-    """Forget the peak when the use has stayed far below it for long enough."""
-    if use.used_kib > trend.peak_kib - settings.load_end_ratio * maximum_kib:
-        return replace(trend, low_since_s=None)
-    if trend.low_since_s is None:
-        return replace(trend, low_since_s=use.heard_s)
-    if use.heard_s - trend.low_since_s < settings.load_end_s:
-        return trend
-    return replace(trend, peak_kib=use.used_kib, low_since_s=None, ended=True)
