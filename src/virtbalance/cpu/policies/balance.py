@@ -20,6 +20,7 @@ not moved to an empty one.
 Where demand exceeds what can be given and does not divide, vCPUs take turns: see ``rotation``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,24 +78,29 @@ class Balance:
     ) -> tuple[CpuPlan, Deficits | None]:
         """Return the pins that even the load, or the rotation's next turns."""
         if config.pin != "cpu":
-            automatic = config.pin == "auto"
-            domains = nodes_of(estimate) if automatic else domains_of(estimate)
-            folded = fold(estimate, domains)
-            placement = _Placement(folded, recorded(folded), config, only_with_memory=automatic)
-            placement.improve()
-            pins = tuple(unfold(placement.pins(), estimate, domains))
-            moved = {pin.vcpu for pin in pins}
-            narrow = crowded(estimate) if automatic else estimate.vcpus
-            # inside a domain the kernel takes turns by itself
-            return CpuPlan(
-                pins + tuple(widened((v for v in narrow if v.key not in moved), domains))
-            ), None
+            return CpuPlan(tuple(_among_domains(estimate, config))), None
         record = recorded(estimate)
         placement = _Placement(estimate, record, config)
         placement.improve()
         deficits = accrue(state, estimate, record.entitled, now_s, 2 * config.rotation_s)
         pins = placement.pins() or placement.turns(deficits)
         return CpuPlan(pins, placement.considered()), deficits
+
+
+def _among_domains(estimate: CpuEstimate, config: Balance.Config) -> Iterator[Pin]:
+    """Yield pins to sets of pCPUs; inside a set the kernel evens, and takes turns, by itself."""
+    automatic = config.pin == "auto"
+    domains = nodes_of(estimate) if automatic else domains_of(estimate)
+    moved = set()
+    if len(domains) > 1:
+        folded = fold(estimate, domains)
+        placement = _Placement(folded, recorded(folded), config, only_with_memory=automatic)
+        placement.improve()
+        for pin in unfold(placement.pins(), estimate, domains):
+            moved.add(pin.vcpu)
+            yield pin
+    narrow = crowded(estimate) if automatic else estimate.vcpus
+    yield from widened((vcpu for vcpu in narrow if vcpu.key not in moved), domains)
 
 
 class _Placement:
