@@ -209,9 +209,11 @@ def _lab_load(load: Load, stage: Stage) -> "CpuLoad":
 
 
 def _quick_loop(duty: float, stage: Stage) -> "CpuLoad":
-    from virtbalance.lab import CountAndSleep, Off
+    from virtbalance.lab import CountAndSleep, Hog, Off
 
-    return CountAndSleep(stage.loops[duty].count) if duty > 0 else Off()
+    if not 0 < duty < 1:
+        return Hog() if duty else Off()
+    return CountAndSleep(stage.loops[duty].count)
 
 
 def _happening(guest: "Guest", event: EventTable) -> Callable[[], object]:
@@ -239,12 +241,15 @@ def _watch(
     began_ns: int,
     progress: Progress,
 ) -> list[Look]:
+    scope = Scope.CPU  # asking guests for their memory costs them time
+    if scenario.role is RoleName.MEMORY:
+        scope |= Scope.MEMORY
     looks = []
     at_s = 0.0
     with Looker(scenario, stage, began_ns) as looker:
         while at_s <= scenario.duration_s:
             story.go_on()
-            looks.append(looker.look(hypervisor.sample(Scope.CPU | Scope.MEMORY, SENSE_S)))
+            looks.append(looker.look(hypervisor.sample(scope, SENSE_S)))
             progress(at_s)
             at_s += scenario.record_s
             while (now_s := (time.monotonic_ns() - began_ns) / 1e9) < at_s:

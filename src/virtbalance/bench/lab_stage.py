@@ -159,14 +159,15 @@ def _wishes(table: GuestTable) -> str:
     return write_settings(GuestSettings(table.weight, minimum_kib)) or ""
 
 
-def _duties(load: Load) -> tuple[float, ...]:
-    """Return the duties of quick loops in a load."""
+def _duties(load: Load) -> Iterator[float]:
+    """Yield the duties of quick loops in a load."""
+    duties: tuple[float, ...] = ()
     match load:
         case NoiseLoad():
-            return (load.mean,)
+            duties = (load.mean,)
         case PhasesLoad():
-            return tuple(phase.duty for phase in load.phases if phase.duty)
-    return ()
+            duties = tuple(phase.duty for phase in load.phases)
+    yield from (duty for duty in duties if 0 < duty < 1)
 
 
 def _calibrated(
