@@ -46,7 +46,7 @@ class Followed:
     away: list[tuple[float, int]] = field(default_factory=list)
     """Its sizes lately, while it has not been where it should be."""
     from_kib: int = 0
-    """Its size when that began."""
+    """Its size when that began; where it should be: its size."""
     seen_kib: int = 0
     """Its size at the look before."""
     deaf_s: float | None = None
@@ -164,12 +164,10 @@ class Watchdog:
             moved_kib = abs(sample.actual_kib - known.from_kib)
             if abs(target_kib - sample.actual_kib) <= tolerance_kib:
                 # A target taken back to where a balloon was is no move of the balloon.
-                came = bool(known.away) and target_kib != known.seen_kib
-                if came and moved_kib >= MIB:
+                if target_kib != known.seen_kib and moved_kib >= MIB:
                     known.deaf_s = None
-                known.away = []
+                known.away, known.from_kib = [], sample.actual_kib
             else:
-                known.from_kib = known.from_kib if known.away else sample.actual_kib
                 known.away = _lately([*known.away, (now_s, sample.actual_kib)])
                 if known.deaf_s is None and _crawls(known.away):
                     known.deaf_s = now_s

@@ -401,8 +401,30 @@ def test_a_completed_move_clears_the_record() -> None:
     assert seen.stuck
     for second, actual in ((45, 512), (46, 450), (47, 400), (48, 400)):
         seen = watcher.see(second, guest(sample(300, actual, at_s=second)))
+    assert failures(watcher) == 0
+
+
+def test_so_does_a_move_that_begins_and_ends_between_two_looks() -> None:
+    watcher = Watcher()
+    steady(watcher)
+    watcher.targets["g"] = 400 * MIB
+    for second in range(4, 12):
+        seen = watcher.see(second, guest(sample(300, at_s=second)))
+    assert seen.stuck
+    watcher.targets["g"] = 512 * MIB
+    watcher.see(44, guest(sample(300, at_s=44)))
+    assert failures(watcher) == 1, "a target taken back is no move"
+    watcher.see(45, guest(sample(300, at_s=45), state=GuestState.PAUSED))
+    watcher.see(46, guest(sample(300, at_s=46)))
+    assert failures(watcher) == 1, "nor is a pause"
+    watcher.targets["g"] = 400 * MIB
+    watcher.see(47, guest(sample(300, 400, at_s=47)))
+    assert failures(watcher) == 0
+
+
+def failures(watcher: Watcher) -> int:
     assert watcher.state is not None
-    assert watcher.state.tracks["g"].motion.failures == 0
+    return watcher.state.tracks["g"].motion.failures
 
 
 def test_a_slow_driver_is_no_stuck_one() -> None:

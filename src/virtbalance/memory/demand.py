@@ -170,7 +170,7 @@ def _track(
         accounting, used, followed = _heard(track, hearing.last, sizes, look)
     moving = track.motion
     if guest.state is not GuestState.RUNNING:
-        moving = Motion(stuck_until_s=moving.stuck_until_s, failures=moving.failures)
+        moving = moving.halted()
     elif not sample.late:
         moving = watch(moving, sample.actual_kib, target_kib, look.now_s, trust, tolerance_kib)
     return Track(

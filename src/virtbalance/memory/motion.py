@@ -29,7 +29,7 @@ class Motion:
     since_s: float = 0.0
     """Since when it has been moving, or its speed has been measured anew."""
     from_kib: int = 0
-    """Its size then."""
+    """Its size then; at rest: where it rests."""
     moved_s: float = 0.0
     """When it last moved at all."""
     moved_kib: int = 0
@@ -42,6 +42,12 @@ class Motion:
     def stuck(self) -> bool:
         """Whether it is given up for now."""
         return self.stuck_until_s is not None
+
+    def halted(self) -> "Motion":
+        """Return what is left to remember while the guest does not run and no balloon moves."""
+        return Motion(
+            from_kib=self.from_kib, stuck_until_s=self.stuck_until_s, failures=self.failures
+        )
 
 
 def watch(
@@ -56,7 +62,7 @@ def watch(
     if motion.stuck_until_s is not None:
         if now_s < motion.stuck_until_s:
             return motion
-        motion = Motion(failures=motion.failures)
+        motion = Motion(from_kib=actual_kib, failures=motion.failures)
     gap_kib = target_kib - actual_kib
     direction = 0 if abs(gap_kib) <= tolerance_kib else 1 if gap_kib > 0 else -1
     if direction == 0:
@@ -71,9 +77,12 @@ def watch(
 
 
 def _arrived(motion: Motion, actual_kib: int, settings: TrustSettings) -> Motion:
-    """Clear the record after a completed move, not after a target taken back to the balloon."""
-    moved = motion.direction and (abs(actual_kib - motion.from_kib) >= settings.stuck_move_kib)
-    return Motion(failures=0 if moved else motion.failures)
+    """Clear the record after a completed move, not after a target taken back to the balloon.
+
+    A fast driver may have completed it since the last look.
+    """
+    moved = abs(actual_kib - motion.from_kib) >= settings.stuck_move_kib
+    return Motion(from_kib=actual_kib, failures=0 if moved else motion.failures)
 
 
 def _judge_speed(motion: Motion, actual_kib: int, now_s: float, settings: TrustSettings) -> Motion:
