@@ -6,8 +6,9 @@ import re
 import pytest
 
 from virtbalance.bench.library import find
-from virtbalance.bench.pairs import Turn, ratios, turns
+from virtbalance.bench.pairs import Turn, ratio_table, ratios, turns
 from virtbalance.bench.schema import Scenario
+from virtbalance.bench.statistics import Summary
 from virtbalance.bench.sweep import grid, parse_axis
 from virtbalance.cli.main import main
 
@@ -21,7 +22,7 @@ def short(name: str, *settings: str) -> Scenario:
 
 
 def turn(policy: str, number: int, total: float, least: float) -> Turn:
-    return Turn("case", "lab", policy, number, {}, total, least)
+    return Turn("case", "lab", policy, number, {}, total, least, pins=0)
 
 
 def test_a_ratio_is_of_turns_of_the_same_round() -> None:
@@ -37,10 +38,19 @@ def test_a_ratio_is_of_turns_of_the_same_round() -> None:
         turn("theirs", 4, 1.0, 0.0),  # somebody got nothing: no ratio
     ]
     (ratio,) = ratios(found, ["mine", "theirs"])
-    assert (ratio.policy, ratio.against) == ("mine", "theirs")
-    assert (ratio.total.median, ratio.total.low, ratio.total.high) == pytest.approx((1.1, 1.0, 1.2))
-    assert ratio.least.median == pytest.approx(0.75)
-    assert ratio.least.count == 3
+    assert (ratio.policy, ratio.against, ratio.rounds) == ("mine", "theirs", 4)
+    total, least = ratio.total, ratio.least
+    assert total is not None
+    assert (total.median, total.low, total.high) == pytest.approx((1.1, 1.0, 1.2))
+    assert least is not None
+    assert least.median == pytest.approx(0.75)
+    assert least.count == 3
+
+
+def test_no_ratio_where_somebody_got_nothing() -> None:
+    (ratio,) = ratios([turn("mine", 0, 1.2, 0.3), turn("theirs", 0, 1.0, 0.0)], ["mine", "theirs"])
+    assert ratio.least is None
+    assert ratio_table([ratio])[1].split() == "case mine / theirs 1.200 [1.200, 1.200] - 1".split()
 
 
 def test_who_is_first_changes_from_round_to_round() -> None:
@@ -53,8 +63,11 @@ def test_a_heap_is_worth_what_two_pcpus_are_to_one() -> None:
     found = list(turns(short("c1/4-on-2/1s"), ["balance", "hold"], 2, "sim"))
     # 4 loops of 0.37 on two pCPUs have 1.29 or more done together, on one at most 1.
     assert [one.total < 1.01 for one in found] == [False, True, True, False]
+    assert [one.pins for one in found] == [2, 0, 0, 2]
     (ratio,) = ratios(found, ["balance", "hold"])
+    assert ratio.total is not None
     assert ratio.total.low > 1.25
+    assert ratio.least is not None
     assert ratio.least.low > 1.25
 
 
@@ -62,7 +75,7 @@ def test_what_changes_nothing_is_worth_nothing() -> None:
     (ratio,) = ratios(
         list(turns(short("c3/4-on-2/1s"), ["balance", "hold"], 2, "sim")), ["balance", "hold"]
     )
-    assert (ratio.total.low, ratio.total.high, ratio.least.median) == (1.0, 1.0, 1.0)
+    assert ratio.total == ratio.least == Summary(1.0, 1.0, 1.0, 2)
 
 
 def test_the_command_prints_turns_and_ratios(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +83,9 @@ def test_the_command_prints_turns_and_ratios(capsys: pytest.CaptureFixture[str])
     words += ["--set", "duration_s=15", "--set", "measure_from_s=5"]
     assert main(words) == 0
     text = capsys.readouterr().out
-    assert re.search(r"^bursty/.*  balance  round 0  sum \d\.\d+  burst0 \d", text, re.MULTILINE)
+    assert re.search(
+        r"^bursty/.*  balance  round 0  pins 0  sum \d\.\d+  burst0 \d", text, re.MULTILINE
+    )
     assert re.search(r"^bursty/.*  balance / hold  1\.000 \[1\.000, 1\.000\] ", text, re.MULTILINE)
     assert main([*words, "--json"]) == 0
     first, second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -43,6 +43,8 @@ class Turn:
     total: float
     least: float
     """The least that any guest got of what it wants."""
+    pins: int
+    """Affinities changed, warm-up included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,10 @@ class Ratio:
     scenario: str
     policy: str
     against: str
-    total: Summary
-    least: Summary
+    rounds: int
+    total: Summary | None
+    least: Summary | None
+    """None where somebody got nothing under the other one in every round."""
 
 
 def turns(
@@ -112,7 +116,8 @@ def _turn(scenario: Scenario, on: str, policy: str, number: int, played: Played)
         if (wanted := _wanted(guest, recording.times_s, recording.steps_s))
     ]
     total, least = sum(work.values()), min(shares, default=0.0)
-    return Turn(scenario.name, on, policy, number, work, total, least)
+    pins = sum(len(tick.pins) for tick in played.recording.ticks)
+    return Turn(scenario.name, on, policy, number, work, total, least, pins)
 
 
 def _wanted(guest: GuestTable, times_s: Floats, steps_s: Floats) -> float:
@@ -134,8 +139,7 @@ def ratios(found: Sequence[Turn], policies: Sequence[str]) -> Iterator[Ratio]:
             ]
             total = summarize([_ratio(mine.total, theirs.total) for mine, theirs in pairs])
             least = summarize([_ratio(mine.least, theirs.least) for mine, theirs in pairs])
-            if total is not None and least is not None:
-                yield Ratio(scenario, first, other, total, least)
+            yield Ratio(scenario, first, other, len(pairs), total, least)
 
 
 def _ratio(mine: float, theirs: float) -> float | None:
@@ -145,7 +149,8 @@ def _ratio(mine: float, theirs: float) -> float | None:
 def turn_line(turn: Turn) -> str:
     """Return one line about a turn."""
     guests = "  ".join(f"{name} {done:.3f}" for name, done in turn.work.items())
-    return f"{turn.scenario}  {turn.policy}  round {turn.round}  sum {turn.total:.3f}  {guests}"
+    what = f"{turn.scenario}  {turn.policy}  round {turn.round}"
+    return f"{what}  pins {turn.pins}  sum {turn.total:.3f}  {guests}"
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
@@ -161,12 +166,14 @@ def ratio_table(found: Sequence[Ratio]) -> list[str]:
             f"{one.policy} / {one.against}",
             _interval(one.total),
             _interval(one.least),
-            f"{one.total.count}",
+            f"{one.rounds}",
         )
         for one in found
     ]
     return table(("scenario", "ratio", "sum", "worst guest", "pairs"), rows)
 
 
-def _interval(summary: Summary) -> str:
+def _interval(summary: Summary | None) -> str:
+    if summary is None:
+        return "-"
     return f"{summary.median:.3f} [{summary.low:.3f}, {summary.high:.3f}]"
