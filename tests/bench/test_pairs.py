@@ -50,7 +50,10 @@ def test_a_ratio_is_of_turns_of_the_same_round() -> None:
 def test_no_ratio_where_somebody_got_nothing() -> None:
     (ratio,) = ratios([turn("mine", 0, 1.2, 0.3), turn("theirs", 0, 1.0, 0.0)], ["mine", "theirs"])
     assert ratio.least is None
-    assert ratio_table([ratio])[1].split() == "case mine / theirs 1.200 [1.200, 1.200] - 1".split()
+    assert (
+        ratio_table([ratio])[1]
+        == "case      mine / theirs  1.200 [1.200, 1.200]            -      1"
+    )
 
 
 def test_who_is_first_changes_from_round_to_round() -> None:
