@@ -177,9 +177,10 @@ class FluidCpu:
         columns[_DEBT] -= lost
         done -= lost
         columns[_WORK] += done
-        arrived = np.where(self._paused, 0.0, self._arriving * dt_s)
-        left = columns[_BACKLOG] + arrived - done
-        columns[_BACKLOG] = np.where(self._is_closed | (left < _GRACE * dt_s), 0.0, left)
+        if self._any_open or columns[_BACKLOG].any():
+            arrived = np.where(self._paused, 0.0, self._arriving * dt_s)
+            left = columns[_BACKLOG] + arrived - done
+            columns[_BACKLOG] = np.where(self._is_closed | (left < _GRACE * dt_s), 0.0, left)
         if self._any_slow:
             self._think_or_work(done, rates, dt_s)
 
@@ -290,6 +291,7 @@ class FluidCpu:
         threads = [slot.thread for slot in self._slots]
         self._paused = np.array([slot.paused for slot in self._slots])
         self._is_closed = np.array([isinstance(load, Closed) for load in loads])
+        self._any_open = not self._is_closed.all()
         self._slow = np.array([self._is_long(load) for load in loads])
         self._any_slow = bool(self._slow.any())
         self._arriving = np.array([0.0 if isinstance(x, Closed) else x.rate for x in loads])

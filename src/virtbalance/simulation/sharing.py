@@ -195,15 +195,15 @@ class _Scene:
 
 
 def _scene(crowd: Crowd, layout: Layout) -> _Scene:
-    near = not np.any(crowd.memory_node >= 0)
-    short = crowd.work_s < layout.slice_s
+    near = not (crowd.memory_node >= 0).any()
+    short = (crowd.work_s < layout.slice_s) & (layout.pinned_cpu >= 0)
     return _Scene(
         crowd,
         layout,
         single=bool(np.bincount(crowd.guest).max(initial=0) <= 1),
         uneven=not (near and layout.alike),
-        short=bool(np.any(short & (layout.pinned_cpu >= 0))),
-        limited=bool(np.any(np.isfinite(crowd.quota))),
+        short=bool(short.any()),
+        limited=bool(np.isfinite(crowd.quota).any()),
     )
 
 
@@ -215,7 +215,7 @@ def _guest_weight(crowd: Crowd, presence: Floats) -> Floats:
 
 
 def _near(new: Floats, old: Floats) -> bool:
-    return not len(new) or float(np.abs(new - old).max()) < _TOLERANCE
+    return float(np.abs(new - old).max(initial=0.0)) < _TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,9 +456,9 @@ def _answer(scene: _Scene, speed: Floats, excess: Floats) -> tuple[Floats, Float
     """
     crowd = scene.crowd
     unhindered = (1.0 + excess) / scene.layout.thread_available
-    think = crowd.think_ratio * speed
-    rate = crowd.rate / speed
-    factor = unhindered
+    think, rate, factor = crowd.think_ratio, crowd.rate, unhindered
+    if scene.uneven:
+        think, rate = think * speed, rate / speed
     if scene.limited:  # a throttled thread waits until its run time is down to its quota
         slowest = 1.0 / crowd.quota
         throttled = np.where(crowd.closed, slowest - think, slowest * (rate > crowd.quota))
@@ -498,7 +498,7 @@ def _fit(
 ) -> tuple[Floats, Floats]:
     """Shorten run times where a pCPU would be more than busy: the equilibrium is approximate."""
     over = np.minimum(1.0, layout.available / np.maximum(busy, _TINY))
-    if bool(np.all(over >= 1.0)):
+    if bool((over >= 1.0).all()):
         return run, busy
     factor = over[layout.cpu]
     for pool, part in zip(layout.pools, spread, strict=True):
