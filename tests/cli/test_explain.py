@@ -34,7 +34,9 @@ PIN = {
 CPU_TICK: dict[str, Any] = {
     "role": "cpu",
     "window_s": 1.0,
-    "pcpus": [{"pcpu": 0, "capacity": 1.0}, {"pcpu": 1, "capacity": 1.0}],
+    "pcpus": [
+        {"pcpu": pcpu, "core": pcpu, "llc": 0, "node": 0, "capacity": 1.0} for pcpu in range(2)
+    ],
     "policy": "balance",
     "tick": 7,
     "time": "12:00",
@@ -46,7 +48,9 @@ CPU_TICK: dict[str, Any] = {
             "run_ratio": 0.33,
             "wait_ratio": 0.33,
             "demand_ratio": 0.5,
+            "steady_s": 20.0,
             "weight": 1.0,
+            "memory_node": None,
             "cpus": [0],
             "allowed": [0, 1],
             "fixed": None,
@@ -58,7 +62,9 @@ CPU_TICK: dict[str, Any] = {
             "run_ratio": 0.67,
             "wait_ratio": 0.33,
             "demand_ratio": 1.0,
+            "steady_s": 20.0,
             "weight": 1.0,
+            "memory_node": None,
             "cpus": [0],
             "allowed": [0],
             "fixed": None,
@@ -72,6 +78,12 @@ CPU_TICK: dict[str, Any] = {
 }
 
 
+ELSEWHERE = (
+    "    elsewhere: pCPU 0 is loaded 1.50, pCPU 1 would be 0.50 with it: "
+    "that relieves the host by 0.60 pCPUs"
+)
+
+
 def lines_of(tick: dict[str, Any], uuid: str = "u1") -> list[str]:
     return explain_lines(with_outlook(tick), uuid, {})
 
@@ -82,7 +94,7 @@ def test_a_vcpu_that_moves_says_why() -> None:
         "  vCPU 0: got 0.33 of a pCPU, waited 0.33, wants 0.50, is entitled to 0.50",
         "    runs on pCPU 0, may be put on 0-1",
         "    now: pinned to pCPU 1: pCPU 0 is loaded 1.84",
-        "    elsewhere: pCPU 0 is loaded 1.50, pCPU 1 would be 0.50 with it: 0.50 lower",
+        ELSEWHERE,
     ]
 
 
@@ -91,7 +103,7 @@ def test_a_vcpu_that_stays_says_since_when_and_why() -> None:
     lines = explain_lines(with_outlook(tick), "u1", {"0": {"time": "11:59", **PIN}})
     assert lines[-3:] == [
         "    stays as it is: no change is worth it",
-        "    elsewhere: pCPU 0 is loaded 1.50, pCPU 1 would be 0.50 with it: 0.50 lower",
+        ELSEWHERE,
         "    last change, 11:59: pinned to pCPU 1: pCPU 0 is loaded 1.84",
     ]
 
@@ -119,7 +131,7 @@ def test_an_outlook_as_data() -> None:
     web, hog = with_outlook(CPU_TICK)["vcpus"]
     assert web["entitled_ratio"] == 0.5
     assert web["outlook"]["rule"] == "better"
-    assert web["outlook"]["figures"]["gain"] == pytest.approx(0.5)
+    assert web["outlook"]["figures"]["gain"] == pytest.approx(0.6)
     assert hog["outlook"]["rule"] == "nowhere"
     fixed = {**CPU_TICK["vcpus"][0], "fixed": "paused"}
     assert with_outlook({**CPU_TICK, "vcpus": [fixed]})["vcpus"][0]["outlook"] is None
@@ -130,7 +142,7 @@ def test_an_estimate_survives_the_way_through_json() -> None:
     tick = tick_of(host)
     back = estimate_of_tick(json.loads(json.dumps(tick_object(tick))))
     assert back.capacity == host.capacity
-    assert [replace(v, history=(), steady_s=0.0) for v in host.vcpus] == list(back.vcpus)
+    assert [replace(v, history=()) for v in host.vcpus] == list(back.vcpus)
 
 
 def test_what_a_policy_weighed_is_in_the_tick() -> None:

@@ -1,5 +1,7 @@
 """What would make a vCPU move, in words and numbers."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from virtbalance.cpu.outlook import outlook
 from virtbalance.cpu.promise import entitlement_now
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.plan import Reason
+from virtbalance.model.topology import Pcpu, Topology
 
 
 def seen(estimate: CpuEstimate, name: str = "a") -> Reason:
@@ -19,13 +22,16 @@ def seen(estimate: CpuEstimate, name: str = "a") -> Reason:
 def test_a_vcpu_that_would_be_better_off_elsewhere() -> None:
     why = seen(estimate_of(2, vcpu("a", 0.4, 0), vcpu("b", 0.5, 0), vcpu("c", 0.2, 1)))
     assert why.rule == "better"
-    assert str(why) == "pCPU 0 is loaded 0.90, pCPU 1 would be 0.60 with it: 0.30 lower"
+    assert str(why) == (
+        "pCPU 0 is loaded 0.90, pCPU 1 would be 0.60 with it: that relieves the host by 0.02 pCPUs"
+    )
 
 
 def test_what_is_lacking_until_a_move_would_help() -> None:
     why = seen(estimate_of(2, vcpu("a", 0.4, 0), vcpu("b", 0.5, 0), vcpu("c", 0.7, 1)))
     assert why.rule == "enough"
-    assert why.figures["lacking"] == pytest.approx(0.2)
+    # with 0.2 the two would change their loads; a gain must be more than 0.001
+    assert why.figures["lacking"] == pytest.approx(0.201, abs=5e-4)
     assert str(why).endswith("0 would have to carry 0.20 more")
 
 
@@ -37,8 +43,42 @@ def test_what_is_lacking_is_what_it_takes() -> None:
 
 
 def test_alone_on_its_pcpu_a_move_only_renames() -> None:
-    assert seen(estimate_of(2, vcpu("a", 0.9, 0))).figures["lacking"] == pytest.approx(0.0)
-    assert seen(estimate_of(2, vcpu("a", 0.9, 0))).rule == "enough"
+    why = seen(estimate_of(2, vcpu("a", 0.9, 0)))
+    assert (why.rule, str(why)) == ("alone", "it has pCPU 0 to itself")
+
+
+def test_alone_but_far_from_its_memory() -> None:
+    far = replace(vcpu("a", 0.9, 0), memory_node=1)
+    nodes = Topology(tuple(Pcpu(cpu, cpu, cpu, cpu) for cpu in range(2)))
+    why = seen(replace(estimate_of(2, far), topology=nodes))
+    assert (why.rule, why.figures["target"]) == ("better", 1)
+
+
+def test_a_busy_sibling_thread_counts() -> None:
+    """Loads of 1.00 everywhere, but an idle core beside a full one."""
+    cores = Topology(tuple(Pcpu(cpu, cpu // 2 * 2, 0, 0) for cpu in range(4)))
+    hogs = [vcpu(name, 1.0, cpu) for cpu, name in enumerate("ab")]
+    why = seen(replace(estimate_of(4, *hogs), topology=cores))
+    assert why.rule == "better"
+    assert why.figures["target"] == 2
+    assert why.figures["load"] == why.figures["load_there"] == 1.0
+
+
+def test_what_pays_for_itself_only_in_time_is_not_better_yet() -> None:
+    """A move to another node costs 50 ms: 5 thousandths of a pCPU over ten seconds."""
+    nodes = Topology(tuple(Pcpu(cpu, cpu, cpu, cpu) for cpu in range(2)))
+    pair = estimate_of(2, vcpu("a", 0.1, 0), vcpu("b", 0.2, 0), vcpu("c", 0.0, 1))
+    young = replace(pair, topology=nodes)
+    why = seen(young)
+    assert why.rule == "enough"
+    assert why.figures["cost"] == pytest.approx(0.005)
+    assert why.figures["gain"] == pytest.approx(0.004)
+    old = replace(young, vcpus=tuple(replace(v, steady_s=30.0) for v in young.vcpus))
+    assert seen(old).rule == "better"
+
+
+def test_who_wants_nothing_relieves_nobody() -> None:
+    assert seen(estimate_of(2, vcpu("a", 0.0, 0), vcpu("b", 1.0, 0))).rule == "idle"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,21 @@ class Board:
         gains[:, ~able] = BARRED
         return gains
 
+    def relief(self, vcpu: int, more: float = 0.0) -> float:
+        """Return how far the strain of a vCPU's core falls when it leaves its home, in pCPUs.
+
+        ``more``: what the home is taken to carry besides, in pCPUs.
+        """
+        home = self.homes[vcpu]
+        assert home is not None, "only who has a home can leave it"
+        core, thread = self._core[home], self._thread[home]
+        before = self._loads[0, core].copy()
+        before[thread] += more
+        after = before.copy()
+        after[thread] -= self.entitled[0, vcpu] * self._factor[vcpu]
+        capacity = self._capacity[core]
+        return float((strain(before, capacity) - strain(after, capacity)).mean())
+
     def arrivals(self, vcpu: int) -> Array:
         """Return what each pCPU as the first home of a vCPU would cost the host, in pCPUs."""
         mover = np.array([vcpu])

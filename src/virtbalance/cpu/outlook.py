@@ -1,24 +1,33 @@
 """What would make a vCPU move: how it stands where it is, against the best place elsewhere.
 
-Its place is the pCPU, or the set of pCPUs, that it may run on now. Elsewhere is the least loaded
-other pCPU among those it may be placed on. If the pair's higher load would fall by a move, somebody
-may gain; whether that is worth a move is the policy's business. If not, the figure that counts is
-how much more its place would have to carry before it did.
+It is the policy's own question (see ``board`` and ``search``), asked of the demands of this moment
+alone: by how much would a move relieve the host, and does that exceed what the move costs? Whether
+it is sure enough as well takes the demands of the last seconds, so "better" is not yet a move. If
+it is not better, the figure that counts is how much more its place would have to carry before it
+was.
+
+A vCPU that may run on several pCPUs lives on them as on one large one; elsewhere is any other
+pCPU that it may be placed on.
 
 Example: a vCPU of 0.4 shares pCPU 0 with 0.5; pCPU 1 carries 0.7. There it would find 1.1, worse
-than the 0.9 here: pCPU 0 would have to carry 0.2 more.
+than the 0.9 here. Were pCPU 0 to carry 0.2 more, the two would just change their loads by a move.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from virtbalance.cpu.load import loads
+import numpy as np
+
+from virtbalance.cpu.board import BARRED, NOBODY, Board, Partners
+from virtbalance.cpu.granularity import fold
+from virtbalance.cpu.search import LEAST_GAIN_RATIO, least_gain
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.cpu_list import format_cpu_list
 from virtbalance.model.guest import VcpuKey
 from virtbalance.model.plan import Figure, Reason
 
-LEAST_GAIN_RATIO = 0.005
-"""Less than this shows as 0.00."""
+PRECISION = 1e-4
+"""pCPUs, to which the lacking load is found."""
 
 
 def outlook(vcpu: VcpuEstimate, estimate: CpuEstimate, entitled: Mapping[VcpuKey, float]) -> Reason:
@@ -33,22 +42,64 @@ def outlook(vcpu: VcpuEstimate, estimate: CpuEstimate, entitled: Mapping[VcpuKey
         if len(place) > 1:
             text = "the kernel moves it among all the pCPUs it may use"
         return Reason("nowhere", text, {"source": here})
-    total, part = loads(estimate, entitled), entitled[vcpu.key]
-    room = sum(estimate.capacity[cpu] for cpu in place)
-    load = sum(total[cpu] for cpu in place)
-    target = min(sorted(elsewhere), key=lambda cpu: (total[cpu] + part) / estimate.capacity[cpu])
-    target_room = estimate.capacity[target]
-    there = (total[target] + part) / target_room
-    gain = max(load / room, total[target] / target_room) - max((load - part) / room, there)
+    if entitled[vcpu.key] <= LEAST_GAIN_RATIO:
+        return Reason("idle", "it wants too little to relieve anybody", {"source": here})
+    return _compared(vcpu, _with_homes(estimate, vcpu), entitled, here)
+
+
+def _with_homes(estimate: CpuEstimate, vcpu: VcpuEstimate) -> CpuEstimate:
+    """Return the estimate with the pCPUs that a vCPU may run on as one, its home."""
+    place = vcpu.affinity & estimate.capacity.keys()
+    if len(place) == 1:
+        vcpus = (replace(v, affinity=place) if v is vcpu else v for v in estimate.vcpus)
+        return replace(estimate, vcpus=tuple(vcpus))
+    others = estimate.capacity.keys() - place
+    return fold(estimate, {min(place): place} | {cpu: frozenset({cpu}) for cpu in others})
+
+
+def _compared(
+    vcpu: VcpuEstimate, estimate: CpuEstimate, entitled: Mapping[VcpuKey, float], here: str
+) -> Reason:
+    board = Board(estimate, [np.array([[entitled[v.key]] for v in estimate.vcpus])])
+    moved = next(row for row, v in enumerate(estimate.vcpus) if v.key == vcpu.key)
+    source = board.homes[moved]
+    assert source is not None, "it has been given one"
+    others = np.array([pcpu for pcpu in range(len(board.cpus)) if pcpu != source], dtype=np.intp)
+    gains = board.gains([moved], source, Partners(others, np.full(len(others), NOBODY)))[0, 0, :, 0]
+    best = int(gains.round(9).argmax())
+    if gains[best] == BARRED:
+        return Reason("alone", "it has pCPU {source} to itself", {"source": here})
+    target, gain = int(others[best]), float(gains[best])
+    cost = float(least_gain(board.cost_s(source, target), vcpu.steady_s, LEAST_GAIN_RATIO))
+    loads = board.relative()[[source, target]].tolist()
+    lacking = 0.0 if gain > cost else _lacking(board, moved, gain, cost)
+    board.exchange(moved, target, NOBODY)
     figures: dict[str, Figure] = {
         "source": here,
-        "target": target,
-        "load": load / room,
-        "load_there": there,
+        "target": board.cpus[target],
+        "load": loads[0],
+        "load_there": float(board.relative()[target]),
         "gain": gain,
-        "lacking": room * there - load,
+        "cost": cost,
+        "lacking": lacking,
     }
     text = "pCPU {source} is loaded {load:.2f}, pCPU {target} would be {load_there:.2f} with it: "
-    if gain > LEAST_GAIN_RATIO:
-        return Reason("better", text + "{gain:.2f} lower", figures)
+    if gain > cost:
+        return Reason("better", text + "that relieves the host by {gain:.2f} pCPUs", figures)
     return Reason("enough", text + "{source} would have to carry {lacking:.2f} more", figures)
+
+
+def _lacking(board: Board, moved: int, gain: float, cost: float) -> float:
+    """Return how much more the home of a vCPU must carry before moving it is worth the cost."""
+    now = board.relief(moved)
+
+    def is_enough(more: float) -> bool:
+        return gain + board.relief(moved, more) - now > cost
+
+    low, high = 0.0, PRECISION
+    while not is_enough(high):
+        low, high = high, 2 * high
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from virtbalance.cpu.board import NOBODY, Board, Partners
 from virtbalance.cpu.strain import Array
@@ -31,6 +32,8 @@ TESTED = 4
 """Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
 HORIZON_S = (10.0, 300.0)
 """A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
+LEAST_GAIN_RATIO = 0.001
+"""pCPUs for each pin: the floor of a gain, unless the policy is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,12 @@ class Trial:
     def passed(self) -> bool:
         """Whether the change is worth making."""
         return self.sure > self.cost
+
+
+def least_gain(cost_s: ArrayLike, lasts_s: ArrayLike, floor: ArrayLike) -> Array:
+    """Return the gain, in pCPUs, that repays what changes cost once while the demands last."""
+    gain: Array = np.maximum(np.divide(cost_s, np.clip(lasts_s, *HORIZON_S)), floor)
+    return gain
 
 
 class Search:
@@ -137,10 +146,7 @@ class Search:
         lasts_s = np.minimum(self._steady_s[movable][:, None], self._steady_s[partners.back])
         pins = 1 + (partners.back != NOBODY)
         cost_s = pins * np.array([once_s[pcpu] for pcpu in partners.pcpus.tolist()])
-        costs: Array = np.maximum(
-            cost_s / np.clip(lasts_s, *HORIZON_S), pins * self._least_gain_ratio
-        )
-        return costs
+        return least_gain(cost_s, lasts_s, pins * self._least_gain_ratio)
 
     def _promised(self, gains: Array, movable: list[int], partners: Partners) -> Array:
         """Return the mean gain over the samples kept for the search, under the worse reading."""

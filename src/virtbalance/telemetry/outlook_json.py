@@ -35,13 +35,14 @@ def with_outlook(tick: Mapping[str, Any]) -> dict[str, Any]:
 def estimate_of(tick: Mapping[str, Any]) -> CpuEstimate:
     """Return the estimate of a CPU tick object, as far as the object holds it.
 
-    Missing are the histories, and of the topology all but which pCPUs can be used.
+    Missing are the histories, and of the topology what can't be used.
     """
-    capacity = {row["pcpu"]: row["capacity"] for row in tick["pcpus"]}
     return CpuEstimate(
         window_s=tick["window_s"],
-        topology=Topology(tuple(Pcpu(cpu, core=cpu, llc=cpu, node=0) for cpu in sorted(capacity))),
-        capacity=capacity,
+        topology=Topology(
+            tuple(Pcpu(row["pcpu"], row["core"], row["llc"], row["node"]) for row in tick["pcpus"])
+        ),
+        capacity={row["pcpu"]: row["capacity"] for row in tick["pcpus"]},
         vcpus=tuple(_vcpu(row) for row in tick["vcpus"]),
     )
 
@@ -57,4 +58,6 @@ def _vcpu(row: Mapping[str, Any]) -> VcpuEstimate:
         affinity=frozenset(row["cpus"]),
         weight=row["weight"],
         fixed=row["fixed"],
+        steady_s=row["steady_s"],
+        memory_node=row["memory_node"],
     )

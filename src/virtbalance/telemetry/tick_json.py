@@ -24,6 +24,7 @@ from virtbalance.model.plan import (
 )
 from virtbalance.model.snapshot import Snapshot
 from virtbalance.model.tick import Event, Outcome, Tick
+from virtbalance.model.topology import Pcpu
 
 FORMAT = 1
 
@@ -77,7 +78,7 @@ def _estimate(estimate: CpuEstimate | MemoryEstimate, snapshot: Snapshot) -> dic
         return {
             "window_s": round(estimate.window_s, 3),
             "pcpus": [
-                {"pcpu": pcpu, "capacity": round(capacity, 4)}
+                _pcpu(estimate.topology.by_id[pcpu], capacity)
                 for pcpu, capacity in sorted(estimate.capacity.items())
             ],
             "vcpus": [_vcpu(vcpu, states) for vcpu in estimate.vcpus],
@@ -110,6 +111,16 @@ def _estimate(estimate: CpuEstimate | MemoryEstimate, snapshot: Snapshot) -> dic
     }
 
 
+def _pcpu(pcpu: Pcpu, capacity: float) -> dict[str, Any]:
+    return {
+        "pcpu": pcpu.id,
+        "core": pcpu.core,
+        "llc": pcpu.llc,
+        "node": pcpu.node,
+        "capacity": round(capacity, 4),
+    }
+
+
 def _vcpu(vcpu: VcpuEstimate, states: dict[str, str]) -> dict[str, Any]:
     return {
         "uuid": vcpu.key.uuid,
@@ -119,7 +130,9 @@ def _vcpu(vcpu: VcpuEstimate, states: dict[str, str]) -> dict[str, Any]:
         "run_ratio": round(vcpu.run_ratio, 4),
         "wait_ratio": None if vcpu.wait_ratio is None else round(vcpu.wait_ratio, 4),
         "demand_ratio": round(vcpu.demand_ratio, 4),
+        "steady_s": round(vcpu.steady_s, 3),
         "weight": vcpu.weight,
+        "memory_node": vcpu.memory_node,
         "cpus": sorted(vcpu.affinity),
         "allowed": sorted(vcpu.allowed),
         "fixed": vcpu.fixed,

@@ -29,7 +29,7 @@ from virtbalance.cpu.board import NOBODY, Board
 from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
 from virtbalance.cpu.replay import Record, recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
-from virtbalance.cpu.search import Change, Search, Trial
+from virtbalance.cpu.search import LEAST_GAIN_RATIO, Change, Search, Trial
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.plan import CpuPlan, Figure, Pin, Reason
 
@@ -50,7 +50,7 @@ class Balance:
         serves guests better (docs/bench.md)."""
         errors: float = 2.0
         """A gain must exceed what it costs by this many standard errors."""
-        least_gain_ratio: float = 0.001
+        least_gain_ratio: float = LEAST_GAIN_RATIO
         """And this much of a pCPU for each pin: it keeps an idle host still, where the tiniest
         gain would pay for itself in five minutes."""
         idle_ratio: float = 0.03
