@@ -1,9 +1,12 @@
 """What ``explain`` and ``status`` say of memory, from a last tick on a simulated host."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.control.programs import memory_role, run
 from virtbalance.model.guest import GuestDefinition, GuestSettings
@@ -87,6 +90,23 @@ def test_status_tells_which_balloon_options_are_off_and_how_to_turn_them_on(
         "    on from its next start: EDITOR=\"sed -i \\\"s/<memballoon model='virtio'/& "
         "autodeflate='on' freePageReporting='on'/\\\"\" virsh edit GUEST"
     )
+
+
+@pytest.mark.libvirt
+def test_the_line_that_turns_them_on_does(tmp_path: Path) -> None:
+    definition = tmp_path / "web.xml"
+    definition.write_text(
+        "<domain type='test'><name>web</name><memory>65536</memory><os><type>hvm</type></os>"
+        "<devices><memballoon model='virtio'/></devices></domain>"
+    )
+    simulated = host(SimMachine(memory_kib=16 * GIB), guests=1, memory=NEEDY)
+    (edit,) = [line for line in status_lines(documented(simulated, tmp_path, 3)) if "edit" in line]
+    command = edit.partition(": ")[2].replace(
+        "virsh edit GUEST",
+        f"virsh -c test:///default 'define {definition}; edit web; dumpxml --inactive web'",
+    )
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert "<memballoon model='virtio' autodeflate='on' freePageReporting='on'/>" in done.stdout
 
 
 def test_status_is_silent_where_all_is_on(tmp_path: Path) -> None:
