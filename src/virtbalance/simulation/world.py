@@ -262,7 +262,8 @@ class World:
         return self._effective(self.guests[uuid].masks[index])
 
     def _effective(self, mask: frozenset[int]) -> frozenset[int]:
-        return mask & self._online or self._online
+        # the same object where nothing is cut off: it is compared at every look
+        return mask if mask <= self._online else mask & self._online or self._online
 
     def _start_vcpu(self, guest: LiveGuest, index: int, vcpu: SimVcpu) -> None:
         # Threads inherit the CPUs that the kernel balances over: isolated ones are not among them.
