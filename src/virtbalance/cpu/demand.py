@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from virtbalance.cpu.capacity import OtherWork, measure_other_work
 from virtbalance.cpu.elasticity import Elasticity
-from virtbalance.cpu.history import Level, extend, fits, mean
+from virtbalance.cpu.history import Level, extend, fits
 from virtbalance.cpu.memory_node import memory_node
 from virtbalance.cpu.settings import DemandSettings
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
@@ -231,7 +231,7 @@ def _describe(
     affinity = last.affinity or topology.usable
     demands = track.level.demands
     steady_s = (last.read_ns - track.level.since_ns) / 1e9 if demands else 0.0
-    near_full = max(track.demand, mean(demands or (0.0,))) >= settings.saturated_ratio
+    near_full = max(track.demand, track.level.mean) >= settings.saturated_ratio
     lasted = steady_s >= (settings.transient_s if near_full else settings.settle_s)
     return VcpuEstimate(
         key=key,

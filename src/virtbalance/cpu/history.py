@@ -16,7 +16,7 @@ limit of 6, and the level begins anew with that second one.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import mul
 
 SLACK = 1.5
@@ -48,13 +48,23 @@ class Level:
     below: float = 0.0
     jitter: float = 0.0
     """The spread that the differences of neighbouring demands speak of, smoothed."""
+    mean: float = field(init=False, compare=False)
+    """Of the demands; 0 while there are none."""
+    deviation: float = field(init=False, compare=False)
+    """The unit in which departures from the level are counted."""
+
+    def __post_init__(self) -> None:
+        # kept, because they are asked for several times at every look at every vCPU
+        scatter = spread(self.demands) if self.demands else 0.0
+        object.__setattr__(self, "mean", mean(self.demands) if self.demands else 0.0)
+        object.__setattr__(self, "deviation", max(scatter, self.jitter, LEAST_SPREAD_RATIO))
 
 
 def extend(level: Level, demand: float, began_ns: int, keep: int) -> Level:
     """Return the level with one more demand, or a new level if it does not fit."""
     if not level.demands:
         return Level((demand,), began_ns, jitter=level.jitter)
-    step = (demand - mean(level.demands)) / _deviation(level)
+    step = (demand - level.mean) / level.deviation
     most = LIMIT if len(level.demands) >= ESTABLISHED else math.inf
     above = max(0.0, level.above + min(most, step - SLACK))
     below = max(0.0, level.below + min(most, -step - SLACK))
@@ -69,7 +79,7 @@ def fits(level: Level, demand: float) -> bool:
     """Return whether a demand of this moment looks like the level; it may have just changed."""
     if not level.demands:
         return False
-    return abs(demand - mean(level.demands)) <= FIT * _deviation(level)
+    return abs(demand - level.mean) <= FIT * level.deviation
 
 
 def mean(demands: Sequence[float]) -> float:
@@ -84,8 +94,3 @@ def spread(demands: Sequence[float]) -> float:
     # for every vCPU at every sample: the textbook sum of squares, at the speed of C
     squares = max(0.0, sum(map(mul, demands, demands)) - len(demands) * centre * centre)
     return math.sqrt((prior + squares) / (PRIOR_WEIGHT + len(demands)))
-
-
-def _deviation(level: Level) -> float:
-    """Return the unit in which departures from a level are counted."""
-    return max(spread(level.demands), level.jitter, LEAST_SPREAD_RATIO)
