@@ -11,9 +11,8 @@ once with what a guest with an operating system would tell. Figures are medians.
 How much faster the look can be is bounded by the CPUs: QEMU and libvirt need the same time for an
 answer however they are asked, and the bulk call keeps more than one CPU busy already. That bound is
 printed: the CPU time of the look, divided by the CPUs, against the bulk call's time. On two CPUs it
-was 1.7 to 1.9, so there is no reaching 1.8 there: bare threads that do nothing but call reached 1.7
-to 1.8 (four of them; three to eight made no difference), the look 1.5. An answer took two questions
-to the guest's monitor and 1.5 ms of CPU, 1.2 of them in QEMU, most of these in its monitor thread.
+was 1.7 to 1.9; bare threads that do nothing but call, three to eight of them, reached 1.6 to 1.8,
+the look 1.5. An answer took 1.5 ms of CPU, 1.2 of them in QEMU.
 
     python -m benchmarks.memory [--guests 50] [--rounds 15] [--only division|look]
 """
