@@ -1,5 +1,6 @@
 """``explain``: what one guest gets, wants and may have, and why, from a tick."""
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from tests.cli.test_bad_input import call
 from tests.cli.test_programs import HOST, POLICY
 from tests.cpu.estimates import estimate_of, vcpu
+from virtbalance.cli import explain
+from virtbalance.cli.errors import CommandError
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.guest import RoleName, VcpuKey
 from virtbalance.model.plan import CpuPlan, Pin, Reason, Verdict
@@ -163,6 +166,14 @@ def test_what_a_policy_weighed_is_in_the_tick() -> None:
 def tick_of(estimate: CpuEstimate) -> Tick:
     seen = Snapshot(0, 0.0, estimate.topology, ())
     return Tick(RoleName.CPU, "p", 1, 1.0, seen, estimate, CpuPlan(), Verdict(), (), ())
+
+
+def test_a_tick_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = CPU_TICK | {"pcpus": [{"pcpu": pcpu, "capacity": 1.0} for pcpu in range(2)]}
+    document = {"running": True, "last_tick": older, "last_changes": {}}
+    monkeypatch.setattr(explain, "last_ticks", lambda: [document])
+    with pytest.raises(CommandError, match="has no 'core': it is of another version; restart it"):
+        explain.run(argparse.Namespace(guest="web", fresh=False, json=False))
 
 
 @pytest.mark.libvirt

@@ -45,7 +45,11 @@ _Look = tuple[dict[str, Any], dict[str, Any]]
 
 def _about(guest: str, looks: Iterable[_Look]) -> Iterator[tuple[Any, str, Any]]:
     for look, changes in looks:
-        tick = with_outlook(look) if look["role"] == "cpu" else look
+        try:
+            tick = with_outlook(look) if look["role"] == "cpu" else look
+        except KeyError as error:
+            why = f"the running program's last tick has no {error}: it is of another version"
+            raise CommandError(f"{why}; restart it, or look with --fresh") from error
         for uuid, name in guest_names(tick).items():
             if guest in (uuid, name):
                 yield tick, uuid, changes.get(uuid, {})
