@@ -8,7 +8,7 @@ import pytest
 
 from virtbalance.bench.lab_stage import check_fits, spec_of
 from virtbalance.bench.library import find
-from virtbalance.bench.schema import ArrivalsLoad, HostTable
+from virtbalance.bench.schema import ArrivalsLoad, HostTable, LoopLoad
 from virtbalance.control.config import ConfigError
 from virtbalance.hypervisor.settings_xml import read_settings
 
@@ -31,6 +31,7 @@ def test_what_does_not_fit_is_refused_with_a_reason() -> None:
         (replace(here, host=HostTable(pcpus=999)), "it has 999 pCPUs"),
         (replace(here, guests=here.guests * 999), "vCPUs are too many"),
         (replace(here, guests=(arrivals,)), "no such load for g0"),
+        (replace(here, host=replace(here.host, other_work=LoopLoad(0.1))), "own work"),
         (replace(here, guests=(replace(here.guests[0], starts_s=5.0),)), "start or end on the way"),
     ):
         with pytest.raises(ConfigError, match=why):

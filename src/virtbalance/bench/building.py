@@ -69,7 +69,7 @@ def build(scenario: Scenario, seed: int) -> Built:
     drawn = trace_guests(scenario, seed) if scenario.trace else TraceGuests()
     described = [_guest(table, seed) for table in scenario.guests if table.starts_s == 0]
     host = SimulatedHost(
-        _machine(scenario.host, drawn.host_mib),
+        _machine(scenario.host, drawn.host_mib, seed),
         [*described, *drawn.guests],
         seed=seed,
         cpu_model=EventCpu if scenario.host.model == "event" else FluidCpu,
@@ -94,9 +94,12 @@ def build(scenario: Scenario, seed: int) -> Built:
 # The machine
 
 
-def _machine(table: HostTable, memory_mib: float | None) -> SimMachine:
+def _machine(table: HostTable, memory_mib: float | None, seed: int) -> SimMachine:
+    topology = topology_of(table)
+    busy = () if table.other_work == IdleLoad() else sorted(topology.usable)
     return SimMachine(
-        topology=topology_of(table),
+        topology=topology,
+        other_work={cpu: workload_of(table.other_work, f"cpu{cpu}", seed) for cpu in busy},
         memory_kib=round((memory_mib or table.memory_mib) * MIB),
         other_memory=want_of(table.other),
         swap_kib=round(table.swap_mib * MIB),

@@ -84,6 +84,7 @@ def check_fits(scenario: Scenario) -> None:
         (vcpus > _VCPUS_A_PCPU * here, f"{vcpus} vCPUs are too many for {here} pCPUs"),
         (wanted_mib > have_mib, f"it needs {wanted_mib:.0f} MiB, {have_mib:.0f} are free"),
         (bool(strange), f"no such load for {', '.join(strange[:3])}"),
+        (scenario.host.other_work != IdleLoad(), "the host's own work is what it is"),
         (bool(late), f"{', '.join(late[:3])} would have to start or end on the way"),
         (bool(happening), f"{', '.join(happening)} can't be made to happen"),
     )

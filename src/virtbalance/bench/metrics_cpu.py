@@ -320,6 +320,15 @@ def _idle_while_waiting(recording: Recording) -> float | None:
     return float(np.minimum(idle, waiting).mean() / len(online) * 100)
 
 
+def _other_work(recording: Recording) -> float | None:
+    if not len(recording.times_s):
+        return None
+    online = _online(recording)
+    busy = np.nan_to_num(recording.busy[:, online]).sum(axis=1)
+    other = np.maximum(0.0, busy - np.nan_to_num(recording.run).sum(axis=1))
+    return float(other.mean() / len(online) * 100)
+
+
 def _wait_percentile(percent: float) -> Callable[[Recording], float | None]:
     def compute(recording: Recording) -> float | None:
         waits = recording.wait[~np.isnan(recording.wait)]
@@ -555,6 +564,13 @@ CPU_METRICS = (
         Better.LOWER,
         "capacity idle in a step in which somebody waited",
         _idle_while_waiting,
+    ),
+    Metric(
+        "other_work_percent",
+        "%",
+        Better.LOWER,
+        "pCPU time used by anything but vCPUs",
+        _other_work,
     ),
     Metric(
         "wait_p50_ratio",

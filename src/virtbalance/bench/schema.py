@@ -232,6 +232,8 @@ class HostTable:
     swap_mib: float = 65536.0
     other: Want = ConstantWant(1024.0)
     """What the host itself uses of its memory."""
+    other_work: Load = IdleLoad()
+    """What the host itself does on each of its pCPUs."""
     model: Literal["fluid", "event"] = "fluid"
 
 
