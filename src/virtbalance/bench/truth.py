@@ -50,9 +50,7 @@ class Compared:
 def real_jobs() -> list[Job]:
     """Return every case, on real guests."""
     return [
-        Job(scenario, case.policy, 0, "lab")
-        for case in CASES
-        for scenario in find([case.scenario])
+        Job(scenario, case.policy, 0, "lab") for case in CASES for scenario in find([case.scenario])
     ]
 
 
