@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from virtbalance.bench.results import write
+from virtbalance.bench.library import find
+from virtbalance.bench.results import Job, write
 from virtbalance.bench.runner import run
-from virtbalance.bench.truth import comparisons, real_jobs, simulated_jobs
+from virtbalance.bench.schema import LoopLoad
+from virtbalance.bench.truth import comparisons, truth_jobs
 from virtbalance.cli.main import main
 
 MISBEHAVING = Path(__file__).with_name("policies.py")
@@ -105,16 +107,17 @@ def test_report_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_what_is_compared_of_real_and_simulated_guests(
     scenario: str, verdicts: dict[str, bool], tmp_path: Path
 ) -> None:
-    (real_job,) = (job for job in real_jobs() if job.scenario.name == scenario)
-    simulated = run(replace(real_job, on="sim"))
-    write(tmp_path, replace(real_job, on="sim"), simulated.result, simulated.series)
+    jobs = [job for job in truth_jobs() if job.scenario.name == scenario]
+    assert [job.on for job in jobs] == ["sim", "lab"]
+    simulated = run(jobs[0])
+    write(tmp_path, jobs[0], simulated.result, simulated.series)
     # As if real guests had got a tenth of a pCPU less each, and demands had been hard to tell.
     run_rows = [[share - 0.1 for share in row] for row in simulated.series["run"]]
     pins = simulated.result.metrics["pin_changes"] or 0.0
     jain = (simulated.result.metrics["jain_run"] or 0.0) - 0.02
     metrics = {"pin_changes": pins + 3.0, "jain_run": jain, "demand_error": 0.031}
     real = replace(simulated.result, on="lab", metrics=metrics)
-    write(tmp_path, real_job, real, {**simulated.series, "run": run_rows})
+    write(tmp_path, jobs[1], real, {**simulated.series, "run": run_rows})
     found = {one.figure: one for one in comparisons([simulated.result, real], tmp_path)}
     assert found["CPU share, worst guest"].difference == pytest.approx(0.1)
     assert found["pin_changes"].difference == 3.0
@@ -124,15 +127,13 @@ def test_what_is_compared_of_real_and_simulated_guests(
     assert all(bool(one.demanded) == (name in judged) for name, one in found.items())
 
 
-def test_a_simulated_host_has_as_much_to_do_besides_as_the_real_one() -> None:
-    (real_job,) = (job for job in real_jobs() if job.scenario.name == "c5/4-on-2/1s")
-    idle = run(replace(real_job, on="sim")).result
-    assert idle.metrics["other_work_percent"] == pytest.approx(0.0, abs=0.1)
-    real = replace(idle, on="lab", metrics={"other_work_percent": 7.0})
-    (job,) = simulated_jobs([real])
-    busy = run(job).result
-    assert busy.scenario == real.scenario
-    assert busy.metrics["other_work_percent"] == pytest.approx(7.0, abs=1.0)
+def test_what_the_host_does_itself_is_taken_from_its_guests() -> None:
+    (scenario,) = find(["p2/3-on-2/1s"])
+    idle = run(Job(scenario, "none", 0)).result.metrics
+    busy_host = replace(scenario.host, other_work=LoopLoad(0.07))
+    busy = run(Job(replace(scenario, host=busy_host), "none", 0)).result.metrics
+    assert idle["other_work_percent"] == pytest.approx(0.0, abs=0.1)
+    assert busy["other_work_percent"] == pytest.approx(7.0, abs=1.0)
 
 
 def test_a_sweep_is_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

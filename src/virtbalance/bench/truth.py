@@ -9,7 +9,6 @@ import numpy as np
 
 from virtbalance.bench.library import find
 from virtbalance.bench.results import Job, Result, read_series
-from virtbalance.bench.schema import IdleLoad, LoopLoad, Scenario
 from virtbalance.ui.text import table
 
 
@@ -47,30 +46,14 @@ class Compared:
     holds: bool | None = None
 
 
-def real_jobs() -> list[Job]:
-    """Return every case, on real guests."""
+def truth_jobs() -> list[Job]:
+    """Return every case once simulated and once on real guests."""
     return [
-        Job(scenario, case.policy, 0, "lab") for case in CASES for scenario in find([case.scenario])
+        Job(scenario, case.policy, 0, on)
+        for case in CASES
+        for scenario in find([case.scenario])
+        for on in ("sim", "lab")
     ]
-
-
-def simulated_jobs(real: Sequence[Result]) -> list[Job]:
-    """Return the same cases on simulated hosts with as much to do besides.
-
-    What QEMU's other threads, libvirt, scheduler and bench use of a real host is no guess of the
-    simulator: it is measured on the real guests and given to it.
-    """
-    busy = {result.scenario: result.metrics.get("other_work_percent") for result in real}
-    return [
-        replace(job, on="sim", scenario=_busy(job.scenario, (busy[job.scenario.name] or 0.0) / 100))
-        for job in real_jobs()
-        if job.scenario.name in busy
-    ]
-
-
-def _busy(scenario: Scenario, duty: float) -> Scenario:
-    other_work = LoopLoad(duty) if duty > 0 else IdleLoad()
-    return replace(scenario, host=replace(scenario.host, other_work=other_work))
 
 
 def comparisons(results: Sequence[Result], directory: Path) -> Iterator[Compared]:
@@ -95,7 +78,7 @@ def comparisons(results: Sequence[Result], directory: Path) -> Iterator[Compared
         yield from (_judged(one) if one.figure in judged else one for one in found)
 
 
-_CPU = ("other_work_percent", JAIN, "pcpu_sd_points", "time_to_balance_s", "pin_changes", DEMAND)
+_CPU = (JAIN, "pcpu_sd_points", "time_to_balance_s", "pin_changes", DEMAND)
 _MEMORY = ("limit_reached", "largest_mib", "smallest_mib", "last_largest_mib")
 _LEAST_JAIN, _JAINS_APART, _SHARES_APART, _DEMAND_ERROR = 0.99, 0.03, 0.05, 0.03
 

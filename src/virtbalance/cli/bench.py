@@ -328,24 +328,18 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _validate(arguments: argparse.Namespace) -> int:
     from virtbalance.bench.pool import LAB_SILENCE_S, PoolSettings, run_all
     from virtbalance.bench.tables import number_text, run_line
-    from virtbalance.bench.truth import (
-        comparison_table,
-        comparisons,
-        real_jobs,
-        simulated_jobs,
-    )
+    from virtbalance.bench.truth import comparison_table, comparisons, truth_jobs
 
     show = _Status(sys.stderr.isatty())
-    results: list[Result] = []
+    results = []
     with contextlib.ExitStack() as held:
         directory = arguments.out or Path(held.enter_context(tempfile.TemporaryDirectory()))
         settings = PoolSettings(1, directory, LAB_SILENCE_S)
-        for jobs in (real_jobs, lambda: simulated_jobs(tuple(results))):
-            with _closing_early(run_all(jobs(), settings, show.update)) as finished:
-                for result in finished:
-                    results.append(result)
-                    show.clear()
-                    print(f"{result.on}  {run_line(result)}", flush=True)
+        finished = held.enter_context(_closing_early(run_all(truth_jobs(), settings, show.update)))
+        for result in finished:
+            results.append(result)
+            show.clear()
+            print(f"{result.on}  {run_line(result)}", flush=True)
         found = list(comparisons(results, directory))
     if not found:
         raise CommandError("no scenario ran both simulated and on real guests")
