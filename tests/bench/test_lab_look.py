@@ -93,3 +93,5 @@ def test_nominal_demands() -> None:
     assert nominal_demand(NoiseLoad(0.37, 0.01), 3.0) == 0.37
     assert nominal_demand(BurstsLoad(0.5, 1.5), 3.0) == 0.25
     assert [nominal_demand(phases, at_s) for at_s in (10.0, 10.1, 99.0)] == [0.2, 0.6, 0.6]
+    again = PhasesLoad(phases.phases, repeat=True)
+    assert [nominal_demand(again, at_s) for at_s in (14.0, 16.0, 99.0)] == [0.6, 0.2, 0.2]

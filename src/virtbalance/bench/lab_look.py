@@ -158,6 +158,8 @@ def nominal_demand(load: Load, at_s: float) -> float:
 
 
 def _phase_duty(load: PhasesLoad, at_s: float) -> float:
+    if load.repeat:
+        at_s %= sum(phase.seconds for phase in load.phases)
     end_s = 0.0
     for phase in load.phases:
         end_s += phase.seconds
