@@ -88,7 +88,7 @@ ELSEWHERE = (
 
 
 def lines_of(tick: dict[str, Any], uuid: str = "u1") -> list[str]:
-    return explain_lines(with_outlook(tick), uuid, {})
+    return explain_lines(with_outlook(tick, uuid), uuid, {})
 
 
 def test_a_vcpu_that_moves_says_why() -> None:
@@ -103,7 +103,7 @@ def test_a_vcpu_that_moves_says_why() -> None:
 
 def test_a_vcpu_that_stays_says_since_when_and_why() -> None:
     tick = {**CPU_TICK, "actions": []}
-    lines = explain_lines(with_outlook(tick), "u1", {"0": {"time": "11:59", **PIN}})
+    lines = explain_lines(with_outlook(tick, "u1"), "u1", {"0": {"time": "11:59", **PIN}})
     assert lines[-3:] == [
         "    stays as it is: no change is worth it",
         ELSEWHERE,
@@ -131,13 +131,15 @@ def test_what_the_policy_weighed_and_why_it_was_not_enough() -> None:
 
 
 def test_an_outlook_as_data() -> None:
-    web, hog = with_outlook(CPU_TICK)["vcpus"]
+    web, other = with_outlook(CPU_TICK, "u1")["vcpus"]
+    assert other == CPU_TICK["vcpus"][1]
+    hog = with_outlook(CPU_TICK, "u2")["vcpus"][1]
     assert web["entitled_ratio"] == 0.5
     assert web["outlook"]["rule"] == "better"
     assert web["outlook"]["figures"]["gain"] == pytest.approx(0.6)
     assert hog["outlook"]["rule"] == "nowhere"
     fixed = {**CPU_TICK["vcpus"][0], "fixed": "paused"}
-    assert with_outlook({**CPU_TICK, "vcpus": [fixed]})["vcpus"][0]["outlook"] is None
+    assert with_outlook({**CPU_TICK, "vcpus": [fixed]}, "u1")["vcpus"][0]["outlook"] is None
 
 
 def test_an_estimate_survives_the_way_through_json() -> None:

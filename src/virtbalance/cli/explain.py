@@ -45,14 +45,19 @@ _Look = tuple[dict[str, Any], dict[str, Any]]
 
 def _about(guest: str, looks: Iterable[_Look]) -> Iterator[tuple[Any, str, Any]]:
     for look, changes in looks:
-        try:
-            tick = with_outlook(look) if look["role"] == "cpu" else look
-        except KeyError as error:
-            why = f"the running program's last tick has no {error}: it is of another version"
-            raise CommandError(f"{why}; restart it, or look with --fresh") from error
-        for uuid, name in guest_names(tick).items():
+        for uuid, name in guest_names(look).items():
             if guest in (uuid, name):
-                yield tick, uuid, changes.get(uuid, {})
+                yield _complete(look, uuid), uuid, changes.get(uuid, {})
+
+
+def _complete(look: dict[str, Any], uuid: str) -> dict[str, Any]:
+    if look["role"] != "cpu":
+        return look
+    try:
+        return with_outlook(look, uuid)
+    except KeyError as error:
+        why = f"the running program's last tick has no {error}: it is of another version"
+        raise CommandError(f"{why}; restart it, or look with --fresh") from error
 
 
 def _from_running() -> Iterator[_Look]:

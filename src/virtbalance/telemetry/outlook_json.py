@@ -14,16 +14,20 @@ from virtbalance.model.topology import Pcpu, Topology
 from virtbalance.telemetry.tick_json import reason_object
 
 
-def with_outlook(tick: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a CPU tick object whose ``vcpus`` have ``entitled_ratio`` and ``outlook`` as well.
+def with_outlook(tick: Mapping[str, Any], uuid: str) -> dict[str, Any]:
+    """Return a CPU tick object in which a guest's vCPUs have two keys more.
 
-    ``outlook`` is a reason, or null for a vCPU that is not moved.
+    They are ``entitled_ratio``, and ``outlook``: a reason, or null for a vCPU that is not moved.
+    Other guests' are left out: each outlook takes a look at the whole host.
     """
     estimate = estimate_of(tick)
     entitled = entitlement_now(estimate)
     vcpus = {vcpu.key: vcpu for vcpu in estimate.vcpus}
     rows = []
     for row in tick["vcpus"]:
+        if row["uuid"] != uuid:
+            rows.append(row)
+            continue
         key = VcpuKey(row["uuid"], row["vcpu"])
         seen = None
         if row["fixed"] is None:
