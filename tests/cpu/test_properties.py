@@ -115,6 +115,40 @@ def test_a_plan_that_was_applied_is_not_bettered(estimate: CpuEstimate, pin: str
     assert decide(after, pin).pins == ()
 
 
+def test_a_first_home_that_draws_a_guest_to_another_cache_is_thought_through() -> None:
+    """Its first two live under one cache until the third, which wants most, gets its home."""
+    pcpus = tuple(Pcpu(cpu, core=cpu // 2 * 2, llc=cpu // 2 * 2, node=0) for cpu in range(4))
+    allowed = {0, 1, 2}
+    doubted = vcpu("g0", 1.0, 0, index=0, allowed=allowed, settled=False)
+    light = vcpu("g0", 0.25, 0, index=1, allowed=allowed, settled=False)
+    homeless = vcpu("g0", 1.0, {0, 1, 2, 3}, index=2, allowed=allowed)
+    estimate = CpuEstimate(
+        window_s=1.0,
+        topology=Topology(pcpus),
+        capacity=dict.fromkeys(range(4), 1.0),
+        vcpus=(
+            replace(doubted, history=(0.0, 1.0, 1.0, 0.75, 0.75)),
+            replace(light, history=()),
+            replace(homeless, history=()),
+        ),
+    )
+    after = applied(estimate, decide(estimate, "cpu"))
+    assert decide(after, "cpu").pins == ()
+
+
+def test_who_is_crowded_by_a_plan_is_freed_in_it() -> None:
+    """One comes home to the node of its memory, into the narrow mask of another."""
+    topology = Topology(
+        tuple(Pcpu(cpu, core=cpu, llc=cpu // 3, node=cpu // 3) for cpu in range(4)),
+        (NumaNode(0, 1 << 20), NumaNode(1, 1 << 20)),
+    )
+    comes = replace(vcpu("a", 0.5, {0, 1, 2, 3}, allowed={0, 1}), memory_node=0)
+    narrow = vcpu("b", 1.0, {0, 1}, allowed={0, 1, 2})
+    estimate = CpuEstimate(1.0, topology, {0: 0.5, 1: 0.5, 2: 1.0, 3: 1.0}, (comes, narrow))
+    pins = {pin.vcpu.uuid: pin.cpus for pin in decide(estimate, "auto").pins}
+    assert pins == {"a": frozenset({0, 1}), "b": frozenset({0, 1, 2})}
+
+
 @granularities
 @given(order=st.permutations(range(6)))
 def test_the_order_of_guests_does_not_matter(order: list[int], pin: str) -> None:

@@ -167,6 +167,18 @@ class Board:
             self._put(back, source)
         self._put(moved, target)
 
+    def regather(self) -> bool:
+        """Note anew under which cache most of each guest lives; say whether that has changed."""
+        former = self._caches
+        self._find_caches()
+        if np.array_equal(former, self._caches):
+            return False
+        for vcpu, home in enumerate(self.homes):
+            if home is not None:
+                self._take(vcpu)
+                self._put(vcpu, home)
+        return True
+
     def cost_s(self, source: int, target: int) -> float:
         """Return what a move between two pCPUs costs, in CPU seconds."""
         return move_cost_s(self._pcpus[source], self._pcpus[target])
@@ -187,7 +199,7 @@ class Board:
         self._loads = np.zeros((readings, len(cores), widest, samples))
 
     def _find_caches(self) -> None:
-        """Note where most of each guest lives; it is fixed for as long as this board is used."""
+        """Note where most of each guest lives; it is fixed until the next ``regather``."""
         self._caches = np.full(len(self.estimate.vcpus), NOBODY, dtype=np.intp)
         for members in self._siblings.values():
             held: dict[int, float] = defaultdict(float)

@@ -27,11 +27,16 @@ import numpy as np
 
 from virtbalance.cpu.board import NOBODY, Board
 from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
+from virtbalance.cpu.promise import placed
 from virtbalance.cpu.replay import Record, recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
 from virtbalance.cpu.search import LEAST_GAIN_RATIO, Change, Search, Trial
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.plan import CpuPlan, Figure, Pin, Reason
+
+REGATHERED = 4
+"""Moves may draw a guest to another cache, and what was not worth it before is then. Each time is
+another evening, so there is an end to it."""
 
 
 class Balance:
@@ -91,16 +96,21 @@ def _among_domains(estimate: CpuEstimate, config: Balance.Config) -> Iterator[Pi
     """Yield pins to sets of pCPUs; inside a set the kernel evens, and takes turns, by itself."""
     automatic = config.pin == "auto"
     domains = nodes_of(estimate) if automatic else domains_of(estimate)
-    moved = set()
     if len(domains) > 1:
         folded = fold(estimate, domains)
         placement = _Placement(folded, recorded(folded), config, only_with_memory=automatic)
         placement.improve()
-        for pin in unfold(placement.pins(), estimate, domains):
-            moved.add(pin.vcpu)
-            yield pin
-    narrow = crowded(estimate) if automatic else estimate.vcpus
-    yield from widened((vcpu for vcpu in narrow if vcpu.key not in moved), domains)
+        moves = tuple(unfold(placement.pins(), estimate, domains))
+        yield from moves
+        estimate = placed(estimate, moves)
+    # who comes to a mask may crowd those in it, and so on; masks only grow, so this ends
+    while True:
+        narrow = crowded(estimate) if automatic else estimate.vcpus
+        freed = tuple(widened(narrow, domains))
+        if not freed:
+            return
+        yield from freed
+        estimate = placed(estimate, freed)
 
 
 class _Placement:
@@ -129,7 +139,10 @@ class _Placement:
             return
         for vcpu in self._homeless():
             self._settle(vcpu)
-        self._even()
+        for _ in range(REGATHERED):
+            self._even()
+            if not self._board.regather():
+                return
 
     def pins(self) -> tuple[Pin, ...]:
         """Return what differs from the present placement, in the order it was found."""
