@@ -58,7 +58,33 @@ def test_work_is_what_the_guest_counted_as_time_of_a_free_pcpu(
         guests["g0"].turns = 87_000
         seen = looker.look(snapshot(1.0, 0.5)).vcpus[key]
         # 80 000 turns are 0.4 s of a pCPU for a loop that is alone; sharing one it took 0.5
-        assert (seen.work_s, seen.run_s, seen.demand_ratio) == pytest.approx((0.4, 0.5, 0.37))
+        assert (seen.work_s, seen.run_s) == pytest.approx((0.4, 0.5))
+
+
+def test_a_loop_that_got_slower_wants_more(guests: dict[str, FakeGuest]) -> None:
+    (scenario,) = find(["c1/4-on-2/1s"])  # 0.37 of a pCPU, 200 000 turns a second when alone
+    key = VcpuKey("uuid-0", 0)
+    with Looker(scenario, stage(guests), 0) as looker:
+        assert looker.look(snapshot(0.0, 0.0)).vcpus[key].demand_ratio == 0.37
+        guests["g0"].turns = 80_000  # in half a second: 160 000 a second, 1.25 times as long busy
+        busy = looker.look(snapshot(1.0, 0.5)).vcpus[key].demand_ratio
+        assert busy == pytest.approx(0.4625 / (0.4625 + 0.63))
+        for second in range(2, 13):  # as fast as alone, for longer than is looked back
+            guests["g0"].turns += 74_000
+            seen = looker.look(snapshot(second, 0.5 + 0.37 * (second - 1))).vcpus[key]
+        assert seen.demand_ratio == pytest.approx(0.37)
+
+
+def test_a_load_that_changed_is_judged_by_what_it_did_since(guests: dict[str, FakeGuest]) -> None:
+    (scenario,) = find(["c1/4-on-2/1s"])
+    phases = PhasesLoad((PhaseTable(1.0, 0.6), PhaseTable(9.0, 0.37)))
+    turning = replace(scenario, guests=tuple(replace(g, load=phases) for g in scenario.guests))
+    with Looker(turning, stage(guests), 0) as looker:
+        looker.look(snapshot(0.0, 0.0))
+        guests["g0"].turns = 150_000  # 0.6 s of a loop that counts 250 000 a second
+        looker.look(snapshot(1.0, 0.6))
+        seen = looker.look(snapshot(2.0, 0.6)).vcpus[VcpuKey("uuid-0", 0)]
+    assert seen.demand_ratio == 0.37
 
 
 def test_turns_of_different_loads_count_by_their_own_speed(guests: dict[str, FakeGuest]) -> None:

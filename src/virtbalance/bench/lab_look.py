@@ -1,12 +1,18 @@
 """Looks at real guests: the host's counters, and what each guest says it got done.
 
 Work is counted by the guest's program and told in seconds of a free pCPU: as many as the same load
-took for as many turns when it ran alone. What a load wants is what it was set to.
+took for as many turns when it ran alone. What a loop wants is what it was set to, at the speed it
+has now: a program that gets less done in a second of CPU time (in company, or since the machine has
+become slower) is busy for longer between two pauses.
+
+Example: a loop of 0.5 counts 1,000 turns a second of CPU time when it runs alone, 800 in company.
+It is busy 1.25 times as long and pauses as long as before, so it wants 1.25 / (1.25 + 1) = 0.56.
 """
 
 import math
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from virtbalance.bench.lab_stage import Stage
 from virtbalance.bench.recording import Look, MemoryLook, VcpuLook
@@ -22,13 +28,22 @@ from virtbalance.bench.schema import (
     Scenario,
 )
 from virtbalance.model.guest import GuestState, RoleName, VcpuKey
-from virtbalance.model.snapshot import GuestSample, Snapshot
+from virtbalance.model.snapshot import GuestSample, Snapshot, VcpuSample
 
 if TYPE_CHECKING:
     from virtbalance.lab import Report
 
 _MIB = 1024
 _ENDS = {"limit": "stopped", "killed": "died early"}
+_PACE_LOOKS = 11
+
+
+class _Counted(NamedTuple):
+    """What a vCPU had done at a look."""
+
+    nominal: float
+    run_s: float
+    turns: int
 
 
 class Looker:
@@ -41,7 +56,8 @@ class Looker:
         self._began_ns = began_ns
         self._pool = ThreadPoolExecutor(max(1, len(stage.guests)))
         self._reports: dict[str, Report] = {}
-        self._turns: dict[VcpuKey, int] = {}
+        self._counted: dict[VcpuKey, deque[_Counted]] = {}
+        """The last looks, as long as the load was told the same."""
         self._work_s: dict[VcpuKey, float] = {}
 
     def __enter__(self) -> Self:
@@ -83,25 +99,30 @@ class Looker:
     def _vcpus(self, guest: GuestSample, at_s: float) -> dict[VcpuKey, VcpuLook]:
         load = self._tables[guest.name].load
         return {
-            (key := VcpuKey(guest.uuid, vcpu.index)): VcpuLook(
-                vcpu.run_ns / 1e9,
-                (vcpu.wait_ns or 0) / 1e9,
-                self._work(key, guest.name, load, at_s),
-                nominal_demand(load, at_s),
-                vcpu.affinity or frozenset(),
-            )
+            (key := VcpuKey(guest.uuid, vcpu.index)): self._vcpu(key, guest.name, vcpu, load, at_s)
             for vcpu in guest.vcpus
         }
 
-    def _work(self, key: VcpuKey, name: str, load: Load, at_s: float) -> float:
-        """Add what was counted since the last look; return all there is."""
+    def _vcpu(self, key: VcpuKey, name: str, vcpu: VcpuSample, load: Load, at_s: float) -> VcpuLook:
         report = self._reports.get(name)
         turns = sum(cpu.iterations for cpu in report.cpus if cpu.cpu == key.vcpu) if report else 0
-        more = turns - self._turns.get(key, turns)
-        self._turns[key] = turns
-        work_s = self._work_s.get(key, 0.0) + more / self._turns_per_s(load, at_s)
+        now = _Counted(nominal_demand(load, at_s), vcpu.run_ns / 1e9, turns)
+        alone_per_s = self._turns_per_s(load, at_s)
+        seen = self._counted.setdefault(key, deque(maxlen=_PACE_LOOKS))
+        work_s = self._work_s.get(key, 0.0)
+        if seen:
+            work_s += (turns - seen[-1].turns) / alone_per_s
+        if seen and seen[-1].nominal != now.nominal:
+            seen.clear()
+        seen.append(now)
         self._work_s[key] = work_s
-        return work_s
+        return VcpuLook(
+            run_s=now.run_s,
+            wait_s=(vcpu.wait_ns or 0) / 1e9,
+            work_s=work_s,
+            demand_ratio=_demand_at_pace(seen[0], now, alone_per_s),
+            affinity=vcpu.affinity or frozenset(),
+        )
 
     def _turns_per_s(self, load: Load, at_s: float) -> float:
         if isinstance(load, NoiseLoad | PhasesLoad):
@@ -141,6 +162,15 @@ class Looker:
 
 def _has_program(table: GuestTable) -> bool:
     return table.memory is not None and table.memory.program is not None
+
+
+def _demand_at_pace(first: _Counted, last: _Counted, alone_per_s: float) -> float:
+    """Return the share of a free pCPU a load wants that pauses as long as it always did."""
+    run_s, turns = last.run_s - first.run_s, last.turns - first.turns
+    wanted = last.nominal
+    if run_s <= 0 or turns <= 0 or wanted in (0.0, 1.0):
+        return wanted
+    return wanted * alone_per_s / (wanted * alone_per_s + (1 - wanted) * turns / run_s)
 
 
 def nominal_demand(load: Load, at_s: float) -> float:
