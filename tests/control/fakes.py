@@ -101,7 +101,7 @@ class FakeRole:
         self.decisions_s: list[float] = []
         self.recorded: list[Outcome] = []
         self.adopted: list[Entries] = []
-        self.fail: Exception | None = None
+        self.fail: BaseException | None = None
 
     @property
     def estimate(self) -> CpuEstimate | MemoryEstimate:

@@ -1,5 +1,6 @@
 """A policy that thinks too long is broken off, whatever it does about it."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,10 +63,10 @@ def test_errors_and_overruns_come_back_to_the_thread_that_asked() -> None:
 
     def ask() -> list[str]:
         kinds = []
-        for decision in (spin, lambda: 1 // 0):
+        for decision in (spin, lambda: 1 // 0, lambda: sys.exit(3)):
             try:
                 decider.call(decision, limit_s=0.05)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 kinds.append(type(error).__name__)
         return kinds
 
@@ -73,4 +74,4 @@ def test_errors_and_overruns_come_back_to_the_thread_that_asked() -> None:
         kinds = pool.submit(ask)
         kinds.add_done_callback(lambda _: decider.finish())
         decider.serve()
-        assert kinds.result() == ["OverrunError", "ZeroDivisionError"]
+        assert kinds.result() == ["OverrunError", "ZeroDivisionError", "SystemExit"]

@@ -133,15 +133,16 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would_do(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_policy_that_raises_is_held_and_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", [ZeroDivisionError("not today"), SystemExit("not today")])
+def test_a_policy_that_raises_is_held_and_counted(tmp_path: Path, failure: BaseException) -> None:
     bench = Bench(tmp_path)
-    bench.role.fail = ZeroDivisionError("division by zero")
+    bench.role.fail = failure
     bench.run(ticks=2)
     assert bench.host.applied == []
     for tick in bench.recorder.ticks:
         (event,) = tick.events
         assert event.kind == "policy-failed"
-        assert "division by zero; holding" in event.text
+        assert "not today; holding" in event.text
 
 
 def test_a_policy_that_takes_too_long_is_held_and_counted(bench: Bench) -> None:

@@ -11,7 +11,9 @@ from virtbalance.control.policies import (
     make_policy,
     policy_names,
 )
+from virtbalance.control.policy_seat import PolicySeat
 from virtbalance.model.guest import RoleName
+from virtbalance.model.plan import CpuPlan
 
 GOOD = """
 from virtbalance.model.plan import CpuPlan
@@ -44,6 +46,7 @@ def test_a_users_file_is_loaded(tmp_path: Path) -> None:
         ("class Mine: name = 'm'", "mine.py:Mine", "no method 'decide'"),
         ("class Mine:\n def decide(self): ...", "mine.py:Mine", "no 'name'"),
         ("", "other.py:Mine", "no such file"),
+        ("import sys\nsys.exit(5)", "mine.py:Mine", r"mine\.py:2: SystemExit: 5"),
     ],
 )
 def test_a_bad_file_is_named_with_its_mistake(
@@ -59,11 +62,35 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_policy_class(RoleName.CPU, "best")
 
 
-def test_a_failure_names_the_policys_own_line(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(GOOD.replace("return CpuPlan(), state", "return 1 / 0"))
+def test_a_constructor_that_ends_the_program_is_a_mistake(tmp_path: Path) -> None:
+    content = GOOD.replace('name = "mine"', 'name = "mine"\n    def __init__(self): exit(3)')
+    (tmp_path / "mine.py").write_text(content)
+    with pytest.raises(PolicyError, match=r"policy Mine: .*mine\.py:6: SystemExit: 3"):
+        make_policy(load_policy_class(RoleName.CPU, f"{tmp_path}/mine.py:Mine"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        ("1 / 0", "mine.py:7: ZeroDivisionError: division by zero"),
+        ("__import__('json').loads('{')", "mine.py:7: JSONDecodeError: Expecting property name"),
+        ("CpuPlan(1, 2, 3)", "mine.py:7: TypeError: "),
+        ("exit(3)", "mine.py:7: SystemExit: 3"),
+    ],
+)
+def test_a_failure_names_the_policys_own_line(tmp_path: Path, answer: str, failure: str) -> None:
+    (tmp_path / "mine.py").write_text(GOOD.replace("return CpuPlan(), state", f"return {answer}"))
     policy = make_policy(load_policy_class(RoleName.CPU, f"{tmp_path}/mine.py:Mine"))
-    with pytest.raises(ZeroDivisionError) as caught:
-        policy.decide(None, None, None, 0.0)
+    with pytest.raises((Exception, SystemExit)) as caught:
+        PolicySeat(policy, None).ask(None, 0.0, CpuPlan)
+    assert describe_failure(caught.value).startswith(f"{tmp_path}/{failure}")
+
+
+def test_an_answer_of_another_kind_is_nobodys_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(GOOD.replace("return CpuPlan(), state", "return 1"))
+    policy = make_policy(load_policy_class(RoleName.CPU, f"{tmp_path}/mine.py:Mine"))
+    with pytest.raises(TypeError) as caught:
+        PolicySeat(policy, None).ask(None, 0.0, CpuPlan)
     assert describe_failure(caught.value) == (
-        f"{tmp_path}/mine.py:7: ZeroDivisionError: division by zero"
+        "TypeError: decide returned int, not (CpuPlan, state)"
     )

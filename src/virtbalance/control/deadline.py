@@ -59,7 +59,7 @@ class MainThreadDecider:
         def request() -> None:
             try:
                 future.set_result(_interruptible(decision, limit_s))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 future.set_exception(error)
 
         self._requests.put(request)

@@ -172,7 +172,7 @@ class Loop:
             self._pending.append(
                 Event("policy-overrun", f"policy {self._role.policy_name}: {error}; holding")
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             text = f"policy {self._role.policy_name}: {describe_failure(error)}; holding"
             self._pending.append(Event("policy-failed", text))
         else:

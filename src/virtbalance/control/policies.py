@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,18 +40,36 @@ def make_policy(policy_class: type[Any]) -> Any:
     """Return an instance. Raises ``PolicyError`` if its constructor does anything but succeed."""
     try:
         return policy_class()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PolicyError(f"policy {policy_class.__name__}: {describe_failure(error)}") from error
 
 
 def describe_failure(error: BaseException) -> str:
-    """Return one line for an exception of a policy: what, and the innermost file and line."""
-    frames = traceback.extract_tb(error.__traceback__)
+    """Return one line for an exception of a policy: what, and where in the policy's own file."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: SyntaxError: {error.msg}"
-    ours = [f for f in frames if Path(f.filename).parent != Path(__file__).parent]
-    return f"{ours[-1].filename}:{ours[-1].lineno}: {text}" if ours else text
+    frame = _frame_to_blame(traceback.extract_tb(error.__traceback__))
+    return f"{frame.filename}:{frame.lineno}: {text}" if frame else text
+
+
+def _frame_to_blame(frames: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
+    """Return the innermost frame of the first file that we called and that is not ours.
+
+    Where there is none it is the innermost of all, or ``None`` if control itself has raised.
+    """
+    called: list[traceback.FrameSummary] = []
+    for frame in frames:
+        if Path(frame.filename).parent == _CONTROL:
+            called.clear()
+        elif not frame.filename.startswith("<frozen "):
+            called.append(frame)
+    foreign = [frame for frame in called if _CONTROL.parent not in Path(frame.filename).parents]
+    own = [frame for frame in foreign if frame.filename == foreign[0].filename]
+    return next(reversed(own or called), None)
+
+
+_CONTROL = Path(__file__).parent
 
 
 def _entry_points(role: RoleName) -> importlib.metadata.EntryPoints:
@@ -76,7 +95,7 @@ def _module_of(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses in the file look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PolicyError(describe_failure(error)) from error
     return module
 
