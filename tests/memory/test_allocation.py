@@ -1,7 +1,5 @@
 """Weighted max-min over tiers: examples by hand, and the properties of memory.md, section 6."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,7 +136,7 @@ def test_nobody_has_more_than_hard_need_while_a_poorer_one_has_less(
 @given(claims_and_budget())
 def test_equal_guests_get_the_same(case: tuple[list[Claim], int]) -> None:
     claims, budget = case
-    twins = [*claims, replace(claims[0], uuid="twin")]
+    twins = [*claims, claims[0]._replace(uuid="twin")]
     given_ = sizes(allocate(twins, budget + claims[0].floor_kib, 0))
     assert abs(given_["twin"] - given_[claims[0].uuid]) <= 1
 
@@ -147,7 +145,7 @@ def test_equal_guests_get_the_same(case: tuple[list[Claim], int]) -> None:
 def test_more_weight_never_means_less(case: tuple[list[Claim], int], times: float) -> None:
     claims, budget = case
     before = sizes(allocate(claims, budget, 0))[claims[0].uuid]
-    heavier = [replace(claims[0], weight=claims[0].weight * times), *claims[1:]]
+    heavier = [claims[0]._replace(weight=claims[0].weight * times), *claims[1:]]
     assert sizes(allocate(heavier, budget, 0))[claims[0].uuid] >= before - 1
 
 

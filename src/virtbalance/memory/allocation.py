@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 from itertools import groupby
+from typing import NamedTuple
 
 _WEIGHT_DIGITS = 1_000_000
 """Weights count to this precision, so that sums are exact in whole numbers."""
@@ -57,8 +58,7 @@ class Limit(StrEnum):
     CACHE = "cache"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """The claims of one guest, each at least as large as the one before."""
 
     uuid: str
@@ -70,8 +70,7 @@ class Claim:
     standing: Standing = Standing.KNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one guest gets."""
 
     size_kib: int
@@ -92,8 +91,7 @@ class Allocation:
     """By how much the floors alone exceed the budget."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A vessel: filled to ``low_kib`` already, and not above ``high_kib``."""
 
     uuid: str

@@ -7,13 +7,12 @@
 - *cache* (T3): what it has filled, page cache included, and some; a bonus where there is plenty.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtbalance.memory.settings import NeedSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """What the claims of one guest follow from."""
 
     actual_kib: int
@@ -36,8 +35,7 @@ class Situation:
         return self.actual_kib - self.used_kib
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """The claims, all between minimum and maximum."""
 
     lead_kib: int

@@ -6,23 +6,22 @@
 - *managed*: all others.
 """
 
-from dataclasses import dataclass
+from math import isinf
+from typing import NamedTuple
 
 from virtbalance.memory.reports import Hearing
 from virtbalance.memory.settings import TrustSettings
-from virtbalance.model.guest import GuestDefinition, GuestSettings, GuestState, RoleName
+from virtbalance.model.guest import GuestState, RoleName
+from virtbalance.model.hold import Hold
+from virtbalance.model.snapshot import GuestSample
 
 STUCK = "its balloon driver does not follow"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What is known of a guest that decides its class."""
 
-    state: GuestState
-    has_job: bool
-    settings: GuestSettings
-    definition: GuestDefinition
+    guest: GuestSample
     hearing: Hearing
     since_s: float
     """When it was first seen."""
@@ -32,31 +31,30 @@ class Standing:
     late: bool
     """It did not answer in time just now."""
     stuck: bool
-    released: str | None
-    """Why it is left alone for good."""
-    held: str | None
-    """Why it is left alone for a while."""
+    hold: Hold | None
+    """Why it is left alone, for a while or for good."""
 
 
 def fixed(standing: Standing, now_s: float, settings: TrustSettings) -> str | None:
     """Return why the guest must not be resized; ``None``: it may."""
-    if RoleName.MEMORY in standing.settings.exclude:
+    guest, hold = standing.guest, standing.hold
+    if RoleName.MEMORY in guest.settings.exclude:
         return "excluded by its owner"
-    if not standing.definition.balloon:
+    if not guest.definition.balloon:
         return "it has no balloon device"
-    if standing.definition.unswappable:
-        return f"its memory can't be given back: {standing.definition.unswappable}"
-    if standing.state is not GuestState.RUNNING or standing.has_job:
-        return f"it is {'being migrated, dumped or saved' if standing.has_job else standing.state}"
-    if standing.released:
-        return standing.released
+    if guest.definition.unswappable:
+        return f"its memory can't be given back: {guest.definition.unswappable}"
+    if guest.state is not GuestState.RUNNING or guest.has_job:
+        return f"it is {'being migrated, dumped or saved' if guest.has_job else guest.state}"
+    if hold and isinf(hold.until_s):
+        return hold.text
     return _unheard(standing, now_s, settings) or (STUCK if standing.stuck else None)
 
 
 def growable_only(standing: Standing, now_s: float, settings: TrustSettings) -> str | None:
     """Return why the guest must not be shrunk; ``None``: it may. Only for guests not fixed."""
-    if standing.held:
-        return standing.held
+    if standing.hold and standing.hold.until_s > now_s:
+        return standing.hold.text
     if now_s - standing.since_s < standing.settling_s:
         return f"it started less than {standing.settling_s:g} s ago"
     if standing.hearing.count < settings.new_reports:
@@ -89,4 +87,4 @@ def _age_s(standing: Standing, now_s: float) -> float:
 
 def _period_s(standing: Standing) -> float:
     """Return how often something new can be heard of it."""
-    return max(standing.definition.stats_period_s, standing.interval_s)
+    return max(standing.guest.definition.stats_period_s, standing.interval_s)

@@ -8,9 +8,9 @@ The order of one look at one guest, each step a file of its own:
 and then the budget, which the guests that can be resized share.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from virtbalance.memory import budget, classes, trend
 from virtbalance.memory.claims import Needs, Situation, needs
@@ -215,7 +215,16 @@ def _guest(
     minimum_kib = min(_minimum_kib(guest, maximum_kib, look.settings.need), maximum_kib)
     target_kib = targets.get(guest.uuid, sample.actual_kib)
     committed_kib = max(sample.actual_kib, target_kib)
-    standing = _standing(track, guest, hold, look)
+    standing = classes.Standing(
+        guest=guest,
+        hearing=track.hearing,
+        since_s=track.since_s,
+        settling_s=track.settling_s,
+        interval_s=look.interval_s,
+        late=sample.late,
+        stuck=track.motion.stuck,
+        hold=hold,
+    )
     fixed = classes.fixed(standing, look.now_s, trust)
     report = track.hearing.last
     if report is None:
@@ -266,8 +275,7 @@ def _idle_kib(track: Track, fixed: str | None, look: _Look) -> int:
     return budget.idle_kib(track.sample, track.used_kib, look.settings.budget)
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(NamedTuple):
     """What a guest's own reports add to what the host sees of it."""
 
     used_kib: int
@@ -320,24 +328,6 @@ def _told(
         pressure=situation.pressure,
         swap_in_kib_s=trend.swap_in_kib_s(report, before),
         needs=needs(situation, need),
-    )
-
-
-def _standing(track: Track, guest: GuestSample, hold: Hold | None, look: _Look) -> classes.Standing:
-    held = hold if hold and hold.until_s > look.now_s else None
-    return classes.Standing(
-        state=guest.state,
-        has_job=guest.has_job,
-        settings=guest.settings,
-        definition=guest.definition,
-        hearing=track.hearing,
-        since_s=track.since_s,
-        settling_s=track.settling_s,
-        interval_s=look.interval_s,
-        late=track.sample.late,
-        stuck=track.motion.stuck,
-        released=held.text if held and math.isinf(held.until_s) else None,
-        held=held.text if held else None,
     )
 
 

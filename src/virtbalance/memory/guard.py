@@ -111,9 +111,9 @@ def _nonsense(
 def _reclaimed(wish: Wish, state: HostState) -> Wish:
     """Lower a wish to what the host can bear: a host in need takes back what is not needed."""
     if state is HostState.RED:
-        return replace(wish, size_kib=min(wish.size_kib, wish.guest.hard_kib))
+        return wish._replace(size_kib=min(wish.size_kib, wish.guest.hard_kib))
     if state is HostState.ORANGE:
-        return replace(wish, size_kib=min(wish.size_kib, wish.guest.soft_kib))
+        return wish._replace(size_kib=min(wish.size_kib, wish.guest.soft_kib))
     return wish
 
 

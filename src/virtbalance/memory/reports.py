@@ -7,12 +7,12 @@ same but never the only one.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtbalance.model.snapshot import MemorySample
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """One set of statistics that makes sense."""
 
     heard_s: float

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from virtbalance.memory.host_state import HostState
 from virtbalance.memory.settings import GuardSettings
@@ -16,8 +17,7 @@ from virtbalance.model.plan import Amendment, Reason, Resize
 _MIB = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """A size the policy wants for a guest that may be resized, within the guest's bounds."""
 
     guest: GuestMemoryEstimate

@@ -80,39 +80,39 @@ def _too_soon(wish: Wish, past: Past, scene: Scene) -> Amendment | None:
 def _step(wish: Wish, scene: Scene) -> Resize | Amendment:
     """Return the step, bounded by whichever limit is reached first."""
     guest = wish.guest
-    step_kib, step_text = _largest_step(guest, scene)
-    limits = [
-        (wish.size_kib, "all of it", "step"),
-        (guest.minimum_kib, "its minimum", "safe"),
-        (guest.actual_kib - step_kib, step_text, "step"),
-        (safe_kib(guest, scene.settings), _safe_text(guest, scene.settings), "safe"),
-    ]
+    step_kib, part = _largest_step(guest, scene)
+    stepped_kib = guest.actual_kib - step_kib
+    least_kib = max(stepped_kib, safe_kib(guest, scene.settings))
     squeezed_kib = _squeezed_kib(guest, scene)
-    if squeezed_kib < min(guest.actual_kib, max(limits[2:])[0]):
-        limits[2:] = [(squeezed_kib, "squeezed a little: not all hard needs fit", "step")]
-    target_kib, limit, rule = max(limits, key=lambda bound: bound[0])
+    squeezed = squeezed_kib < min(guest.actual_kib, least_kib)
+    if squeezed:
+        least_kib = squeezed_kib
+    target_kib = max(wish.size_kib, guest.minimum_kib, least_kib)
+    if target_kib == wish.size_kib:
+        rule, limit = "step", "all of it"
+    elif target_kib == guest.minimum_kib:
+        rule, limit = "safe", "its minimum"
+    elif squeezed:
+        rule, limit = "step", "squeezed a little: not all hard needs fit"
+    elif target_kib == stepped_kib:
+        rule, limit = "step", f"{part} of the {mib(guest.usable_kib)} it can spare at once"
+    else:
+        rule = "safe"
+        limit = f"it uses {mib(guest.used_kib)}, less than {mib(target_kib)} is not safe"
     if guest.target_kib - target_kib < scene.settings.tolerance_kib:
         return refusal(wish, rule, limit)
     return resize(wish, target_kib, limit)
 
 
 def _largest_step(guest: GuestMemoryEstimate, scene: Scene) -> tuple[int, str]:
-    """Return what may be taken at once."""
-    settings, usable_kib = scene.settings, guest.usable_kib
-    half_kib = settings.calm_step_ratio * usable_kib
+    """Return what may be taken at once, and which part of the usable memory that is."""
+    settings = scene.settings
+    half_kib = settings.calm_step_ratio * guest.usable_kib
     block_kib = max(settings.calm_step_kib, settings.calm_step_maximum_ratio * guest.maximum_kib)
     if scene.calm:
-        step_kib = int(min(half_kib, block_kib))
-        part = "half" if half_kib < block_kib else "a part"
-    else:
-        step_kib = int(max(half_kib, min(settings.urgent_step_ratio * usable_kib, block_kib)))
-        part = "as much as is safe"
-    return step_kib, f"{part} of the {mib(usable_kib)} it can spare at once"
-
-
-def _safe_text(guest: GuestMemoryEstimate, settings: GuardSettings) -> str:
-    lowest_kib = safe_kib(guest, settings)
-    return f"it uses {mib(guest.used_kib)}, less than {mib(lowest_kib)} is not safe"
+        return int(min(half_kib, block_kib)), "half" if half_kib < block_kib else "a part"
+    most_kib = min(settings.urgent_step_ratio * guest.usable_kib, block_kib)
+    return int(max(half_kib, most_kib)), "as much as is safe"
 
 
 def _squeezed_kib(guest: GuestMemoryEstimate, scene: Scene) -> int:

@@ -1,13 +1,13 @@
 """Where a guest's use of memory is going: growth, recent peak, the end of a load, pressure."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtbalance.memory.reports import Report
 from virtbalance.memory.settings import NeedSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """Memory in use, by one report."""
 
     heard_s: float

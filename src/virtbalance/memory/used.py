@@ -17,6 +17,7 @@ not suffer. What it lacks depends on how the guest counts:
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from virtbalance.memory.reports import Report
 
@@ -50,8 +51,7 @@ class Accounting:
     rest_available_kib: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(NamedTuple):
     """What the host knows of a balloon when a report is first seen."""
 
     actual_kib: int
