@@ -11,7 +11,7 @@ from virtbalance.bench.expressions import ExpressionError, evaluate
 from virtbalance.bench.library import built_in, find
 from virtbalance.bench.reading import read_scenarios, scenarios_of
 from virtbalance.bench.runner import program_settings
-from virtbalance.bench.schema import NoiseLoad, Scenario
+from virtbalance.bench.schema import LoopLoad, NoiseLoad, Scenario
 from virtbalance.bench.sweep import grid, parse_axis
 from virtbalance.control.config import ConfigError
 
@@ -90,6 +90,13 @@ def test_a_mistake_is_named_with_its_place(old: str, new: str, message: str) -> 
     assert old in PLAIN
     with pytest.raises(ConfigError, match=f"(?s)case.toml.*{message}"):
         scenarios(PLAIN.replace(old, new, 1))
+
+
+def test_the_hosts_own_work_is_a_load_like_a_guests() -> None:
+    told = PLAIN.replace("pcpus = 2", 'pcpus = 2\nother_work = { kind = "loop", duty = 0.2 }')
+    assert scenarios(told)[0].host.other_work == LoopLoad(0.2)
+    with pytest.raises(ConfigError, match=r"host.other_work.kind: one of idle, hog, .* not 'hoq'"):
+        scenarios(told.replace("loop", "hoq"))
 
 
 def test_a_file_that_is_not_there_or_no_toml(tmp_path: Path) -> None:

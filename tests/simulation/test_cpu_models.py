@@ -54,6 +54,17 @@ def test_a_hog_uses_all_that_a_short_loop_leaves(model: CpuModelMaker) -> None:
 
 
 @MODELS
+def test_who_has_little_to_do_is_not_long_in_the_way(model: CpuModelMaker) -> None:
+    """Two loops of 0.37 get 0.32 each; short work beside them changes little, though it waits."""
+    loads = [random_loop(0.37), random_loop(0.37), random_loop(0.19, 0.0001)]
+    first, second, short = rates(host(1, 3, load=loads, cpu_model=model), 60)
+    assert [first.run, second.run] == pytest.approx([0.32, 0.32], abs=0.01)
+    assert [first.wait, second.wait] == pytest.approx([0.135, 0.135], abs=0.015)
+    assert short.run < 0.1
+    assert short.wait > 0.4
+
+
+@MODELS
 def test_three_hogs_on_two_cpus_are_served_alike_by_the_kernel(model: CpuModelMaker) -> None:
     shares = [r.run for r in rates(host(2, 3, load=hog(), cpu_model=model), 20)]
     assert jain(shares) >= 0.999

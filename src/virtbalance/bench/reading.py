@@ -125,7 +125,12 @@ def _with_kinds(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return built
 
 
-_KINDS: Mapping[str, Mapping[str, type[Any]]] = {"load": LOADS, "want": WANTS, "other": WANTS}
+_KINDS: Mapping[str, Mapping[str, type[Any]]] = {
+    "load": LOADS,
+    "other_work": LOADS,
+    "want": WANTS,
+    "other": WANTS,
+}
 
 
 def _of_kind(kinds: Mapping[str, type[Any]], table: Mapping[str, Any], where: str) -> Any:
