@@ -104,6 +104,19 @@ def test_doubt_spreads_a_crowd_but_does_not_touch_what_is_even() -> None:
     assert len(decide(estimate_of(2, *crowd)).pins) == 2
 
 
+def test_a_heap_is_spread_as_one_plan_though_it_takes_two_bursts() -> None:
+    """Eight on one of four pCPUs, of whom nothing is seen; then three are served, five are not."""
+    heap = [
+        replace(vcpu(f"g{i}", 0.03 * (i + 1), 0, run=0.01, settled=False), history=(), starved=True)
+        for i in range(8)
+    ]
+    assert sorted(homes(estimate_of(4, *heap)).values(), key=str) == [0, 0, 1, 1, 2, 2, 3, 3]
+    half_way = estimate_of(4, *(vcpu(f"s{i}", 0.37, i) for i in (1, 2, 3)), *heap[:5])
+    after = homes(half_way)
+    assert sorted(after.values(), key=str) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [after[f"s{i}/0"] for i in (1, 2, 3)] == [1, 2, 3]
+
+
 def test_other_work_counts() -> None:
     """Four equal vCPUs, but pCPU 1 has only 0.4 left: three and one."""
     four = [vcpu(f"g{i}", 0.2, i % 2) for i in range(4)]

@@ -101,6 +101,48 @@ def test_a_wholly_starved_vcpu_keeps_its_former_demand() -> None:
     assert only(seen).demand_ratio == pytest.approx(0.4, abs=0.02)
 
 
+def test_what_is_seen_of_a_starved_vcpu_is_not_remembered() -> None:
+    """Seven of 1000 ms run and the rest waited for; once served it wants 0.4, and only that."""
+    starved, state = watch(run=0.007, wait=0.98)
+    assert only(starved).starved
+    assert only(starved).history == ()
+    assert not only(starved).settled
+    # what it waited in the last slot is credited in the first one after
+    seen, state = watch(
+        run=0.4, wait=0.0, state=state, start_s=103.0, counted_s=0.021, waited_s=3.3, seconds=0.5
+    )
+    assert only(seen).history == ()
+    seen, state = watch(
+        run=0.4, wait=0.0, state=state, start_s=103.75, counted_s=0.321, waited_s=3.3, seconds=2
+    )
+    assert only(seen).history == pytest.approx((0.4,) * 4, abs=0.02)
+    assert not only(seen).starved
+    again, _ = watch(
+        run=0.007, wait=0.98, state=state, start_s=106.0, counted_s=1.221, waited_s=3.3, seconds=1
+    )
+    assert only(again).history == pytest.approx((0.4,) * 5, abs=0.02)
+
+
+def test_a_level_ends_when_a_starved_vcpu_must_want_more() -> None:
+    """It wanted 0.01; now it gets 0.015 and waits for most of the time, so it wants more.
+
+    One that wanted 0.4 may want the same.
+    """
+    for former, remembered in ((0.01, 0), (0.4, 7)):
+        _, state = watch(run=former, wait=0.0)
+        seen, _ = watch(
+            run=0.015, wait=0.9, state=state, start_s=103.25, counted_s=3.25 * former, seconds=3
+        )
+        assert only(seen).starved
+        assert len(only(seen).history) == remembered
+
+
+def test_an_idle_vcpu_on_a_busy_pcpu_is_not_starved() -> None:
+    idle, _ = watch(run=0.005, wait=0.02)
+    assert not only(idle).starved
+    assert only(idle).history == pytest.approx((0.005,) * 6, abs=0.001)
+
+
 def test_without_wait_demand_is_what_it_got() -> None:
     vcpu = only(watch(run=0.3, wait=None)[0])
     assert vcpu.wait_ratio is None

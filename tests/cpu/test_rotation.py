@@ -49,3 +49,14 @@ def test_even_hogs_do_not_take_turns_whatever_they_are_owed() -> None:
 def test_without_overload_nobody_takes_turns() -> None:
     light = estimate_of(2, vcpu("a", 0.4, 0), vcpu("b", 0.4, 0), vcpu("c", 0.4, 1))
     assert moves(light, Deficits(10.0, {A: 1.0, B: 1.0, C: -2.0}), 10.0) == []
+
+
+def test_moves_forgive_what_their_pcpus_have_brought_about() -> None:
+    """a to c crowd pCPU 0 while 1 is idle; d on pCPU 2 is not concerned."""
+    crowd = [vcpu(name, 0.6, 0, run=0.33) for name in "abc"]
+    host = estimate_of(3, *crowd, vcpu("d", 0.9, 2, run=0.5))
+    owed = Deficits(10.0, {v.key: 1.5 for v in host.vcpus})
+    plan, after = Balance().decide(owed, host, Balance.Config(pin="cpu"), 10.0)
+    assert {pin.reason.rule for pin in plan.pins} == {"move"}
+    assert after is not None
+    assert after.owed_s == {VcpuKey("d", 0): 1.5}

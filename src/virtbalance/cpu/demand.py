@@ -14,11 +14,12 @@ with theta learnt for each vCPU (see ``elasticity``). One that is never idle has
 the formula holds.
 
 The kernel credits waiting only when the thread next runs, so a window is always the difference of
-two readings a second or so apart, never a mean of small samples.
+two readings a second or so apart, never a mean of small samples. One of 144 on a pCPU runs 7 ms a
+second: that is no observation of what it wants, and is not remembered as one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -52,6 +53,8 @@ class Track:
     demand: float = 0.0
     level: Level = field(default_factory=Level)
     elasticity: Elasticity = field(default_factory=Elasticity)
+    starved: bool = False
+    """Whether it was in the last slot: some of its waiting is credited only in the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,22 @@ class _Guest(NamedTuple):
     """The same, where a vCPU's own reason is told first."""
 
 
+class _Shares(NamedTuple):
+    """What a vCPU did between two readings."""
+
+    run: float
+    wait: float | None
+    """Both as shares of the time."""
+    span_s: float
+
+    @property
+    def starved(self) -> bool:
+        """Whether the formula tells more of its past than of itself, and it is not just idle."""
+        if self.wait is None or self.run * self.span_s >= PSEUDO_S:
+            return False
+        return self.wait > 1 - self.run - self.wait
+
+
 def _known(sample: GuestSample, snapshot: Snapshot, holds: Mapping[str, Hold]) -> _Guest:
     definition, topology = sample.definition, snapshot.topology
     allowed = topology.usable
@@ -162,7 +181,15 @@ def _follow(
     while len(readings) > 2 and reading.read_ns - readings[1].read_ns >= window_ns:
         readings = readings[1:]
     demand = _demand(_shares(readings[0], reading), track, track.demand, guest.limit)
-    return Track(incarnation, readings, track.slot, demand, track.level, track.elasticity)
+    return Track(
+        incarnation,
+        readings,
+        track.slot,
+        demand,
+        track.level,
+        track.elasticity,
+        track.starved,
+    )
 
 
 def _restarted(track: Track, reading: VcpuSample) -> bool:
@@ -172,12 +199,14 @@ def _restarted(track: Track, reading: VcpuSample) -> bool:
 
 
 def _close_slot(track: Track, guest: _Guest, settings: DemandSettings) -> Track:
-    """Remember the demand over the slot that ends with the newest reading."""
+    """Remember the demand over the slot that ends with the newest reading, if it was seen."""
     last = track.readings[-1]
     if last.read_ns <= track.slot.read_ns:
         return track
     former = track.level.demands[-1] if track.level.demands else track.demand
     shares = _shares(track.slot, last)
+    if shares.starved or track.starved:
+        return _not_seen(track, shares)
     demand = _demand(shares, track, former, guest.limit)
     level = extend(track.level, demand, track.slot.read_ns, settings.history_slots)
     elasticity = track.elasticity
@@ -188,13 +217,16 @@ def _close_slot(track: Track, guest: _Guest, settings: DemandSettings) -> Track:
     return Track(track.incarnation, track.readings, last, track.demand, level, elasticity)
 
 
-class _Shares(NamedTuple):
-    """What a vCPU did between two readings."""
+def _not_seen(track: Track, shares: _Shares) -> Track:
+    """Close a slot that tells nothing, but perhaps that a level has ended.
 
-    run: float
-    wait: float | None
-    """Both as shares of the time."""
-    span_s: float
+    Starved, it waits for longer than it rests, so it wants more than twice what it gets.
+    """
+    track = replace(track, slot=track.readings[-1], starved=shares.starved)
+    if shares.starved and track.level.mean < 2 * shares.run:
+        ended = Level(jitter=track.level.jitter)
+        return replace(track, level=ended, elasticity=track.elasticity.changed())
+    return track
 
 
 def _shares(first: VcpuSample, last: VcpuSample) -> _Shares:
@@ -225,9 +257,7 @@ def _describe(
     key: VcpuKey, track: Track, guest: _Guest, topology: Topology, settings: DemandSettings
 ) -> VcpuEstimate:
     first, last = track.readings[0], track.readings[-1]
-    run, wait, span_s = _shares(first, last)
-    # what ran for less than the pseudo observation shows more of its past than of itself
-    starved = wait is not None and wait > run and run * span_s < PSEUDO_S
+    shares = _shares(first, last)
     affinity = last.affinity or topology.usable
     demands = track.level.demands
     steady_s = (last.read_ns - track.level.since_ns) / 1e9 if demands else 0.0
@@ -236,16 +266,17 @@ def _describe(
     return VcpuEstimate(
         key=key,
         guest_name=guest.sample.name,
-        run_ratio=run,
-        wait_ratio=wait,
+        run_ratio=shares.run,
+        wait_ratio=shares.wait,
         demand_ratio=0.0 if guest.sample.state is GuestState.PAUSED else track.demand,
         allowed=guest.allowed or affinity,
         affinity=affinity,
         weight=guest.weight,
-        fixed=_why_fixed(guest, last, span_s, settings),
+        fixed=_why_fixed(guest, last, shares.span_s, settings),
         history=demands,
         steady_s=steady_s,
-        settled=lasted and not starved and fits(track.level, track.demand),
+        settled=lasted and not track.starved and fits(track.level, track.demand),
+        starved=track.starved,
         memory_node=guest.memory_node,
     )
 

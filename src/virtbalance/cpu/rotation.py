@@ -7,14 +7,17 @@ owed moves over to the most favoured: A is alone, B and C share. In the long run
 at one pin every two seconds (cpu.md, section 13, where they change places with two pins).
 
 It is done only where the two pCPUs exchange their loads by it, so the host stays as even as it is.
+Where evening still finds something to do, that is the cure, and debts of the former placement are
+forgiven: else the first turn undoes what the last move has done.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.guest import VcpuKey
+from virtbalance.model.plan import Pin
 
 ALIKE_RATIO = 0.1
 """Loads that differ by less than this part of a pCPU are taken as equal here."""
@@ -59,6 +62,14 @@ def accrue(
         owed = former.owed_s.get(vcpu.key, 0.0) + span_s * (entitled[vcpu.key] - vcpu.run_ratio)
         owed_s[vcpu.key] = max(-limit_s, min(limit_s, owed))
     return Deficits(now_s, owed_s)
+
+
+def forgiven(deficits: Deficits, estimate: CpuEstimate, pins: Collection[Pin]) -> Deficits:
+    """Return the deficits without those of vCPUs on pCPUs whose residents change."""
+    homes = {vcpu.key: vcpu.home for vcpu in estimate.vcpus}
+    changed = {homes[pin.vcpu] for pin in pins} | {cpu for pin in pins for cpu in pin.cpus}
+    kept = {key: owed for key, owed in deficits.owed_s.items() if homes[key] not in changed}
+    return Deficits(deficits.at_s, kept)
 
 
 def turns(

@@ -27,11 +27,14 @@ class VcpuEstimate:
     """Why it must not be moved; ``None``: it may."""
     history: tuple[float, ...] = ()
     """Its demands since they last changed markedly, oldest first, in equal steps that end at the
-    same moment for all vCPUs: the last entries of two vCPUs belong together."""
+    same moment for all vCPUs: the last entries of two vCPUs belong together. Moments when it was
+    starved are left out."""
     steady_s: float = 0.0
     """How long that is."""
     settled: bool = True
     """Whether it has lasted long enough to be believed; else it may be a passing transient."""
+    starved: bool = False
+    """Whether it ran so little and waited so much that its demand is no more than a guess."""
     memory_node: int | None = None
     """NUMA node that holds most of its guest's memory; ``None``: unknown, or there is none."""
 

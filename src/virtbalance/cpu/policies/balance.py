@@ -29,7 +29,7 @@ from virtbalance.cpu.board import NOBODY, Board
 from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
 from virtbalance.cpu.promise import placed
 from virtbalance.cpu.replay import Record, recorded
-from virtbalance.cpu.rotation import Deficits, Turn, accrue, turns
+from virtbalance.cpu.rotation import Deficits, Turn, accrue, forgiven, turns
 from virtbalance.cpu.search import LEAST_GAIN_RATIO, Change, Search, Trial
 from virtbalance.model.cpu_estimate import CpuEstimate, VcpuEstimate
 from virtbalance.model.plan import CpuPlan, Figure, Pin, Reason
@@ -88,8 +88,10 @@ class Balance:
         placement = _Placement(estimate, record, config)
         placement.improve()
         deficits = accrue(state, estimate, record.entitled, now_s, 2 * config.rotation_s)
-        pins = placement.pins() or placement.turns(deficits)
-        return CpuPlan(pins, placement.considered()), deficits
+        pins, considered = placement.pins(), placement.considered()
+        if pins:
+            return CpuPlan(pins, considered), forgiven(deficits, estimate, pins)
+        return CpuPlan(placement.turns(deficits), considered), deficits
 
 
 def _among_domains(estimate: CpuEstimate, config: Balance.Config) -> Iterator[Pin]:
