@@ -1,5 +1,6 @@
 """Policies that misbehave, each in its own way; loaded by tests as ``policies.py:NAME``."""
 
+import sys
 import time
 from typing import Any
 
@@ -14,6 +15,14 @@ class Raises:
 
     def decide(self, state: Any, estimate: Any, config: Any, now_s: float) -> Any:
         raise RuntimeError("I do not know")
+
+
+class Exits:
+    name = "exits"
+
+    def decide(self, state: Any, estimate: Any, config: Any, now_s: float) -> Any:
+        sys.stdout.write("I am off\n")
+        sys.exit(3)
 
 
 class WrongType:

@@ -1,20 +1,26 @@
 """``virt-balance bench``: what it prints, and its exit codes."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from virtbalance.bench.library import find
-from virtbalance.bench.results import Job, write
+from virtbalance.bench.results import Job, read_all, write
 from virtbalance.bench.runner import run
 from virtbalance.bench.schema import LoopLoad
 from virtbalance.bench.truth import comparisons, truth_jobs
 from virtbalance.cli.main import main
 
 MISBEHAVING = Path(__file__).with_name("policies.py")
+BENCH = (str(Path(sys.executable).with_name("virt-balance")), "bench")
 
 
 def bench(*words: str) -> int:
@@ -64,6 +70,13 @@ def test_a_failed_criterion_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -
         (["sweep", "c1"], "sweep needs --set"),
         (["run", "c1", "m1", "--policy", "x.py:X"], "name scenarios of one role only"),
         (["run", "c1", "--policy", "x.py:X"], "x.py: no such file"),
+        (["run", "c1", "--set", "policies.balnce.pin=cpu"], "cpu.policies.balnce: there is no su"),
+        (["run", "c1", "--set", "policies.balance.pin=cup"], "pin must be auto, cpu or domain"),
+        (["run", "c1", "--policy", "lpt", "--set", "policies.lpt.x=1"], "'lpt' has no settings"),
+        (["run", "c1", "--set", "duration_s=long"], "duration_s must be 1 to 1e+07, got long"),
+        (["sweep", "c1", "--set", "period_s=1", "--set", "period_s=2"], "--set period_s is given"),
+        (["run", "c1", "--metric", "beauty"], "no metric 'beauty'"),
+        (["pairs", "c1", "--policy", "lpt"], "pairs needs two policies"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(
@@ -75,6 +88,76 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert captured.out == ""
     for line in captured.err.splitlines():
         assert line.startswith("virt-balance bench: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report", "nowhere"], "nowhere: no such directory"),
+        (["report", "."], ".: no results"),
+        (["compare", ".", "nowhere"], ".: no results"),
+        (["run", "lone", "--out", "/proc/version"], "/proc/version: File exists"),
+        (["run", "lone", "--out", "/proc/none"], "/proc/none: No such file or directory"),
+    ],
+)
+def test_directories_that_are_none_are_one_line_and_exit_code_1(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("virtbalance.cli.main._drop_output", lambda: None)
+    assert bench(*words) == 1
+    assert capsys.readouterr() == ("", f"virt-balance bench: {message}\n")
+
+
+def test_scenarios_may_be_named_in_capitals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("show", "C1/4-on-2/1S") == 0
+    assert "# runs as c1/4-on-2/1s for 40 s" in capsys.readouterr().out
+
+
+def test_what_a_policy_prints_is_not_among_the_results(tmp_path: Path) -> None:
+    words = ["bench", "run", "lone", "--set", "duration_s=5", "--json"]
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("virt-balance"),
+            *words,
+            "--policy",
+            f"{MISBEHAVING}:Exits",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert json.loads(done.stdout)["policy"].endswith(":Exits")
+    assert done.stderr == "I am off\n" * 4
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.4])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_ends_all_without_a_word_and_keeps_what_is_finished(
+    tmp_path: Path, number: signal.Signals, after_s: float
+) -> None:
+    words = ["run", "lone", "--seeds", "500", "--jobs", "2", "--out", str(tmp_path / "r")]
+    process = subprocess.Popen(
+        [*BENCH, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "r").is_dir():  # workers are about to start
+        time.sleep(0.01)
+    time.sleep(after_s)
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == ""
+    kept = read_all(tmp_path / "r") if output else ()
+    assert len(kept) >= output.count("passed")
 
 
 def test_report_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +230,7 @@ def test_an_error_in_a_users_policy_is_shown_with_file_and_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bench("run", "c1/4-on-2/2s", "--policy", f"{MISBEHAVING}:Raises")
-    assert "policies.py:16: RuntimeError: I do not know" in capsys.readouterr().out
+    assert "policies.py:17: RuntimeError: I do not know" in capsys.readouterr().out
 
 
 def test_seeds_in_several_processes_and_columns_of_choice(
@@ -164,7 +247,7 @@ def test_where_the_traces_are_is_an_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIRT_BALANCE_TRACES", "")
-    assert main(["bench", "--traces", str(tmp_path), "run", "p11-planetlab/0.60"]) == 1
+    assert bench("run", "p11-planetlab/0.60", "--traces", str(tmp_path)) == 1
     assert f"{tmp_path}/planetlab-2011-cpu.csv.gz: No such file" in capsys.readouterr().out
 
 

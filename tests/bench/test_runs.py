@@ -8,7 +8,15 @@ import pytest
 
 from virtbalance.bench.library import find
 from virtbalance.bench.pool import PoolSettings, run_all
-from virtbalance.bench.results import Job, Result, as_json, read_all, read_series
+from virtbalance.bench.results import (
+    DamagedError,
+    Job,
+    Result,
+    ResultsError,
+    as_json,
+    read_all,
+    read_series,
+)
 from virtbalance.bench.runner import run
 from virtbalance.bench.schema import Scenario
 
@@ -141,6 +149,34 @@ def test_an_interrupted_set_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [r.title for r in again].count("kept from before") == 1  # it was not run again
 
 
+def test_a_damaged_result_is_made_anew(tmp_path: Path) -> None:
+    (whole,) = run_all([job("hold")], PoolSettings(1, tmp_path))
+    (path,) = tmp_path.glob("*.json")
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DamagedError, match="is no result of the bench"):
+        read_all(tmp_path)
+    (again,) = run_all([job("hold")], PoolSettings(1, tmp_path))
+    assert plain(again) == plain(whole) == plain(read_all(tmp_path)[0])
+
+
+def test_a_result_of_another_format_is_not_overwritten(tmp_path: Path) -> None:
+    list(run_all([job("hold")], PoolSettings(1, tmp_path)))
+    (path,) = tmp_path.glob("*.json")
+    text = path.read_text().replace('"format": 1', '"format": 9')
+    path.write_text(text)
+    with pytest.raises(ResultsError, match="has format 9, not 1"):
+        list(run_all([job("hold")], PoolSettings(1, tmp_path)))
+    assert path.read_text() == text
+
+
+def test_damaged_curves_are_named(tmp_path: Path) -> None:
+    (result,) = run_all([job("hold")], PoolSettings(1, tmp_path))
+    (path,) = tmp_path.glob("*.gz")
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ResultsError, match=r"series\.json\.gz is damaged"):
+        read_series(tmp_path, result)
+
+
 def test_a_changed_scenario_is_run_again(tmp_path: Path) -> None:
     list(run_all([job("hold")], PoolSettings(1, tmp_path)))
     longer = job("hold", small(seconds=21.0))
@@ -152,8 +188,14 @@ def test_a_policy_that_raises_is_counted_and_the_run_goes_on() -> None:
     result = run(job(f"{MISBEHAVING}:Raises")).result
     assert result.metrics["policy_failures"] == result.metrics["ticks"] == 19
     assert result.error is not None
-    assert "policies.py:16: RuntimeError: I do not know; holding" in result.error
+    assert "policies.py:17: RuntimeError: I do not know; holding" in result.error
     assert result.passed is False
+
+
+def test_a_policy_that_ends_the_program_is_counted_and_the_run_goes_on() -> None:
+    (result,) = run_all([job(f"{MISBEHAVING}:Exits")], PoolSettings(1))
+    assert result.metrics["policy_failures"] == result.metrics["ticks"] == 19
+    assert "SystemExit: 3; holding" in str(result.error)
 
 
 def test_a_policy_that_answers_the_wrong_type_is_counted() -> None:

@@ -101,6 +101,37 @@ def test_wrong_usage_of_the_command(tmp_path: Path, words: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_settings_of_a_policy_that_does_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("[cpu.policies.balnce]\npin = 'cpu'\n")
+    done = call(tmp_path, "virt-balance", "run", "--config", f"{tmp_path}/s.toml")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "virt-balance run: cpu.policies.balnce: there is no such policy; there are: balance, hold\n"
+    )
+
+
+def test_output_that_can_not_be_written(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [BIN / "virt-balance", "bench", "show", "c1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "virt-balance bench: No space left on device\n")
+
+
+@pytest.mark.libvirt
+@pytest.mark.parametrize(
+    "command", ["virt-balance bench list", "vcpu_scheduler 0.1 -c test:///default --ticks 2"]
+)
+def test_output_that_is_closed(tmp_path: Path, command: str) -> None:
+    done = call(tmp_path, "/bin/sh", "-c", f"{BIN}/{command} >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_status_with_nothing_running(tmp_path: Path) -> None:
     done = call(tmp_path, "virt-balance", "status")
     assert done.returncode == 1

@@ -102,6 +102,16 @@ def test_settings_of_a_file_and_options_on_top(tmp_path: Path) -> None:
     assert ticks(call(tmp_path, *words, "--policy", "balance"))[0]["policy"] == "balance"
 
 
+def test_what_a_policy_prints_is_not_among_the_ticks(tmp_path: Path) -> None:
+    told = POLICY.replace("        first =", "        print('decided')\n        first =")
+    told = told.replace("class First:", "print('imported')\n\nclass First:")
+    (tmp_path / "first.py").write_text(told)
+    words = ("vcpu_scheduler", "0.2", "-c", HOST, "--once", "--json")
+    done = call(tmp_path, *words, "--policy", f"{tmp_path}/first.py:First")
+    assert [tick["tick"] for tick in ticks(done)] == [1]
+    assert done.stderr == "imported\ndecided\n"
+
+
 def test_both_at_once(tmp_path: Path) -> None:
     words = ("virt-balance", "run", "--connect", HOST, "--ticks", "2", "--json", "--dry-run")
     done = call(tmp_path, *words, "--cpu-period", "0.2", "--memory-period", "0.3")

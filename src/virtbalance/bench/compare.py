@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from virtbalance.bench.metrics import Better, Metric, metrics
-from virtbalance.bench.results import Result, read_all
+from virtbalance.bench.results import Result, ResultsError, read_all
 from virtbalance.bench.statistics import paired
 from virtbalance.model.guest import RoleName
 from virtbalance.ui.text import table
@@ -13,11 +13,11 @@ Key = tuple[str, str, str]
 
 
 def comparison_lines(former: Path, latter: Path) -> list[str]:
-    """Return a table of the differences that are more than chance. Raises ``ValueError``."""
+    """Return a table of the differences that are more than chance. Raises ``ResultsError``."""
     before, after = _grouped(read_all(former)), _grouped(read_all(latter))
     common = [key for key in before if key in after]
     if not common:
-        raise ValueError(f"{former} and {latter} have no run in common")
+        raise ResultsError(f"{former} and {latter} have no run in common")
     rows = [row for key in common for row in _differences(key, before[key], after[key])]
     lines = [f"{len(common)} scenarios and policies in common"]
     lines += _only(before, after, former) + _only(after, before, latter)

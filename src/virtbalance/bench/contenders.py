@@ -5,12 +5,13 @@ run without guard, as their originals have none. ``NAME+guard`` and ``NAME+bare`
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from virtbalance.bench.baselines.cpu import CPU_BASELINES
-from virtbalance.control.config import ConfigError, policy_config
+from virtbalance.bench.baselines.memory import MEMORY_BASELINES
+from virtbalance.control.config import check_policy_tables, policy_config
 from virtbalance.control.cpu_role import CpuRole, CpuRoleSettings
 from virtbalance.control.memory_role import MemoryRole, MemoryRoleSettings
 from virtbalance.control.policies import (
@@ -39,13 +40,7 @@ ORACLE = "oracle"
 
 def baselines(role: RoleName) -> Mapping[str, type[Any]]:
     """Return other systems' rules by name."""
-    if role is RoleName.CPU:
-        return CPU_BASELINES
-    try:
-        from virtbalance.bench.baselines.memory import MEMORY_BASELINES
-    except ImportError:
-        return {}
-    return MEMORY_BASELINES
+    return CPU_BASELINES if role is RoleName.CPU else MEMORY_BASELINES
 
 
 def contender_names(role: RoleName) -> tuple[str, ...]:
@@ -58,6 +53,17 @@ def check(role: RoleName, reference: str) -> None:
     """Raise ``PolicyError`` if there is no such contender."""
     if reference != ORACLE or role is not RoleName.CPU:
         _policy_class(role, _split(reference)[0])
+
+
+def check_settings(references: Sequence[str], settings: CpuSettings | MemorySettings) -> None:
+    """Raise ``PolicyError`` or ``ConfigError`` if a contender can't be had with these settings."""
+    role = RoleName.CPU if isinstance(settings, CpuSettings) else RoleName.MEMORY
+    known = list(contender_names(role))
+    for reference in references:
+        if reference != ORACLE:
+            make_role(reference, settings)
+            known.append(_policy_class(role, _split(reference)[0]).name)
+    check_policy_tables(settings.policies, known, f"{role}.policies")
 
 
 def _split(reference: str) -> tuple[str, bool | None]:
@@ -179,15 +185,3 @@ class BareMemoryRole(MemoryRole):
 def _nonsense(item: object) -> Amendment:
     reason = Reason("nonsense", "no such thing can be asked for")
     return Amendment("", type(item).__name__, None, reason)
-
-
-__all__ = [
-    "ORACLE",
-    "ConfigError",
-    "PolicyError",
-    "Thinking",
-    "baselines",
-    "check",
-    "contender_names",
-    "make_role",
-]

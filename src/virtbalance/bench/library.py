@@ -24,7 +24,8 @@ def find(references: Sequence[str]) -> tuple[Scenario, ...]:
     """Return the scenarios meant, each once. Raises ``ConfigError`` for one that means nothing.
 
     A reference is a file (``my.toml``), a name (``c1``), a name with shape and period
-    (``c1/8-on-4/1s``), a pattern (``p1*``), a tag (``acceptance``), or ``all``.
+    (``c1/8-on-4/1s``), a pattern (``p1*``), a tag (``acceptance``), or ``all``; except for files,
+    in capitals or not.
     """
     found: dict[str, Scenario] = {}
     for reference in references:
@@ -39,6 +40,7 @@ def _matching(reference: str) -> Iterator[Scenario]:
     if reference.endswith(".toml"):
         yield from read_scenarios(Path(reference))
         return
+    reference = reference.lower()
     for scenario in built_in():
         file, _, _ = scenario.name.partition("/")
         named = any(

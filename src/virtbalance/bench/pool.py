@@ -7,6 +7,7 @@ that does not answer, and is ended. Its run counts as failed and a new worker go
 import contextlib
 import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,9 +199,26 @@ def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
-    process.start()
+    with _no_interrupts():
+        process.start()
     theirs.close()
     return _Worker(process, mine)
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Put off what a terminal sends; a process that is started meanwhile does not get it either."""
+    late: list[int] = []
+    former = {n: signal.signal(n, lambda number, _: late.append(number)) for n in _TERMINALS}
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINALS)  # what a new process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINALS)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        for one in late:
+            signal.raise_signal(one)
 
 
 def _end(worker: _Worker) -> None:
@@ -213,20 +231,25 @@ def _end(worker: _Worker) -> None:
 
 
 def _work(pipe: Connection) -> None:
-    """Do jobs until ended: the main function of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    """Do jobs until ended, or until nobody wants them: the main function of a worker process."""
+    for number in _TERMINALS:  # the parent decides what they mean
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINALS)
     signal.signal(signal.SIGTERM, _leave)  # by unwinding, so that real guests are ended
-    while True:
-        try:
+    sys.stdout = sys.stderr  # results are the parent's to print, whatever a policy says
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
             job: Job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(0.0)
-        pipe.send(_done(job, pipe))
+            pipe.send(0.0)
+            pipe.send(_done(job, pipe))
+
+
+_TERMINALS = frozenset({signal.SIGINT, signal.SIGHUP})
+"""Signals that a terminal sends to every process in its foreground."""
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
-    raise SystemExit
+    raise KeyboardInterrupt
 
 
 def _done(job: Job, pipe: Connection) -> Any:

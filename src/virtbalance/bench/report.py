@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from virtbalance.bench.figures import figures_of
 from virtbalance.bench.metrics import Better, metrics
 from virtbalance.bench.results import Result, read_all, read_series
-from virtbalance.bench.tables import Cell, Standing, contender, number_text, standings
+from virtbalance.bench.tables import Cell, Standing, contender, number_text, standings, verdict_text
 from virtbalance.model.guest import RoleName
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ _PNG_DPI = 110
 def write_report(directory: Path) -> Path:
     """Write ``report.html`` and ``figures/`` into a directory of results; return the page's path.
 
-    Raises ``ValueError`` if there are no results, ``OSError`` if it can't be written.
+    Raises ``ResultsError`` if there are none, ``OSError`` if the page can't be written.
     """
     results = read_all(directory)
-    if not results:
-        raise ValueError(f"{directory}: no results")
     page = "".join(_page(directory, results))
     path = directory / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -165,7 +163,7 @@ def _failures(results: Sequence[Result]) -> Iterator[str]:
     lines = []
     for result in results:
         lacking = [one for one in result.criteria if not one.passed]
-        texts = [f"{one.text} (is {number_text(one.value)})" for one in lacking]
+        texts = [verdict_text(one) for one in lacking]
         texts += [result.error] if result.error else []
         if texts:
             what = html.escape("; ".join(texts))

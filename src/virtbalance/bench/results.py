@@ -9,6 +9,7 @@ import hashlib
 import json
 import platform
 import sys
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -35,8 +36,7 @@ class Job:
     @property
     def name(self) -> str:
         """A name that is safe for files and different for every job of a set."""
-        policy = self.policy.replace("/", "_").replace(":", "_")
-        return f"{self.scenario.name.replace('/', '_')}__{policy}__{self.on}{self.seed}"
+        return _file_name(self.scenario.name, self.policy, self.on, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,40 +113,70 @@ def write(directory: Path, job: Job, result: Result, series: Mapping[str, Any] |
 
 
 def finished(directory: Path, job: Job) -> Result | None:
-    """Return the result of an earlier run of this very job; one that came to nothing is none."""
-    path = directory / f"{job.name}.json"
-    if not path.is_file():
+    """Return the result of an earlier run of this very job; one that came to nothing is none.
+
+    Neither is a file that is damaged. Raises ``ResultsError`` for one of another format, which is
+    not to be overwritten.
+    """
+    try:
+        result = read(directory / f"{job.name}.json")
+    except (FileNotFoundError, NotADirectoryError, DamagedError):
         return None
-    result = read(path)
     return result if result.metrics and result.manifest.get("key") == job_key(job) else None
 
 
+class ResultsError(Exception):
+    """Results can't be read; the message names the file or directory."""
+
+
+class DamagedError(ResultsError):
+    """A file holds no result of the bench."""
+
+
 def read(path: Path) -> Result:
-    """Return a result read from its file. Raises ``ValueError`` if it is none."""
+    """Return a result read from its file.
+
+    Raises ``OSError``, ``DamagedError`` if it holds none, ``ResultsError`` for another format.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = document["manifest"]["format"]
-        document["criteria"] = tuple(Judged(**one) for one in document["criteria"])
-        result = Result(**document)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no result of the bench: {error}") from error
+        raise DamagedError(f"{path} is no result of the bench: {error}") from error
     if found != FORMAT:
-        raise ValueError(f"{path} has format {found}, not {FORMAT}")
-    return result
+        raise ResultsError(f"{path} has format {found}, not {FORMAT}")
+    try:
+        document["criteria"] = tuple(Judged(**one) for one in document["criteria"])
+        return Result(**document)
+    except (KeyError, TypeError) as error:
+        raise DamagedError(f"{path} is no result of the bench: {error}") from error
 
 
 def read_all(directory: Path) -> tuple[Result, ...]:
-    """Return all results in a directory, sorted. Raises ``ValueError``."""
-    paths = sorted(p for p in directory.glob("*.json") if "__" in p.name)
+    """Return all results in a directory, sorted. Raises ``ResultsError`` if there are none."""
+    paths = sorted(path for path in directory.glob("*.json") if "__" in path.name)
+    if not paths:
+        what = "no results" if directory.is_dir() else "no such directory"
+        raise ResultsError(f"{directory}: {what}")
     return tuple(read(path) for path in paths)
 
 
 def read_series(directory: Path, result: Result) -> dict[str, Any] | None:
-    """Return what the report draws of a run; ``None`` if it was not kept."""
-    policy = result.policy.replace("/", "_").replace(":", "_")
-    name = f"{result.scenario.replace('/', '_')}__{policy}__{result.on}{result.seed}"
+    """Return what the report draws of a run; ``None`` if it was not kept.
+
+    Raises ``ResultsError`` if the file is damaged.
+    """
+    name = _file_name(result.scenario, result.policy, result.on, result.seed)
     path = directory / f"{name}.series.json.gz"
     if not path.is_file():
         return None
-    series: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+    try:
+        series: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise ResultsError(f"{path} is damaged: {error}") from error
     return series
+
+
+def _file_name(scenario: str, policy: str, on: str, seed: int) -> str:
+    scenario, policy = (text.replace("/", "_").replace(":", "_") for text in (scenario, policy))
+    return f"{scenario}__{policy}__{on}{seed}"

@@ -354,5 +354,5 @@ class Scenario:
 
 def _within(table: object, name: str, low: float, high: float) -> None:
     value = getattr(table, name)
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be {low:g} to {high:g}, got {value:g}")
+    if isinstance(value, str) or not low <= value <= high:
+        raise ValueError(f"{name} must be {low:g} to {high:g}, got {value}")

@@ -12,6 +12,16 @@ from virtbalance.control.config import ConfigError
 _OF_SCENARIO = frozenset({"period_s", "duration_s", "record_s", "measure_from_s"})
 
 
+def parse_axes(texts: Sequence[str]) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """Return keys and values of ``key=v1,v2``, each key once. Raises ``ConfigError``."""
+    axes = tuple(parse_axis(text) for text in texts)
+    keys = [key for key, _ in axes]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"--set {key} is given twice; several values are KEY=VALUE,VALUE")
+    return axes
+
+
 def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
     """Return key and values of ``key=v1,v2``. Raises ``ConfigError``."""
     key, equals, values = text.partition("=")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from virtbalance.bench.contenders import ORACLE
+from virtbalance.bench.criteria import Judged
 from virtbalance.bench.metrics import Better, Metric, metrics
 from virtbalance.bench.metrics_cpu import REGRET, SHORTFALL
 from virtbalance.bench.results import Result
@@ -50,10 +51,17 @@ def run_line(result: Result) -> str:
     line = f"{result.scenario}  {result.policy}  seed {result.seed}  {_WORDS[result.passed]}"
     failed = [one for one in result.criteria if not one.passed]
     if failed:
-        line += ": " + "; ".join(f"{one.text} (is {number_text(one.value)})" for one in failed)
+        line += ": " + "; ".join(verdict_text(one) for one in failed)
     if result.error:
         line += f" [{result.error}]"
     return line
+
+
+def verdict_text(one: Judged) -> str:
+    """Return a criterion and what the run came to; a metric without a value fails it."""
+    if one.value is not None:
+        return f"{one.text} (is {number_text(one.value)})"
+    return f"{one.text} ({'never' if one.text.startswith('time_to_') else 'no value'})"
 
 
 def standings(results: Sequence[Result], names: Sequence[str] = ()) -> tuple[Standing, ...]:

@@ -1,8 +1,9 @@
 """Putting a program together and running it: connection, role, journal, observers, signals.
 
 The loops run in threads of their own; the main thread makes their decisions (see
-``control.deadline``) and takes signals. A first SIGINT or SIGTERM ends the loops in order, a
-second one ends the process at once: the next start then puts guests back from the journal.
+``control.deadline``) and takes signals. A first SIGINT or SIGTERM, or a terminal that is closed,
+ends the loops in order. A second one ends the process at once: the next start then puts guests
+back from the journal.
 """
 
 import argparse
@@ -13,11 +14,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from virtbalance.cli.errors import CommandError, UsageError
+from virtbalance.cli.signals import ending_signals, let_the_next_kill
 from virtbalance.control.clock import SystemClock
-from virtbalance.control.config import ConfigError, policy_config
+from virtbalance.control.config import ConfigError, check_policy_tables, policy_config
 from virtbalance.control.deadline import MainThreadDecider
 from virtbalance.control.hypervisor import Hypervisor
 from virtbalance.control.instance import AlreadyRunningError, InstanceLock
@@ -25,7 +27,7 @@ from virtbalance.control.journal import Journal, JournalError
 from virtbalance.control.loop import Loop
 from virtbalance.control.observers import DetachedObserver, Observer
 from virtbalance.control.paths import run_directory, state_directory
-from virtbalance.control.policies import PolicyError, load_policy_class, make_policy
+from virtbalance.control.policies import PolicyError, load_policy_class, make_policy, policy_names
 from virtbalance.control.reservations import Reservations
 from virtbalance.control.role import Role
 from virtbalance.control.roles import make_role
@@ -54,8 +56,9 @@ def run_programs(
     """
     makers = [role_maker(settings) for settings in programs]
     show = JsonLines if arguments.json else TickTable
-    output = _Output()
+    output = _Output(sys.stdout)
     with contextlib.ExitStack() as held:
+        held.enter_context(_policies_on_stderr())
         loops = []
         for settings, made_for in zip(programs, makers, strict=True):
             hypervisor = held.enter_context(connected(uri, dry_run=arguments.dry_run))
@@ -79,11 +82,14 @@ def role_maker(settings: ProgramSettings) -> Callable[[str], Role]:
     Raises ``UsageError`` if the policy can't be had.
     """
     role = RoleName.CPU if isinstance(settings, CpuSettings) else RoleName.MEMORY
+    tables = f"{role}.policies"
     try:
-        policy_class = load_policy_class(role, settings.policy)
+        with _policies_on_stderr():
+            policy_class = load_policy_class(role, settings.policy)
+            policy = make_policy(policy_class)
+        check_policy_tables(settings.policies, (*policy_names(role), policy_class.name), tables)
         values = settings.policies.get(policy_class.name, {})
-        config = policy_config(policy_class, values, f"{role}.policies.{policy_class.name}")
-        policy = make_policy(policy_class)
+        config = policy_config(policy_class, values, f"{tables}.{policy_class.name}")
     except (PolicyError, ConfigError) as error:
         raise UsageError(str(error)) from error
     return lambda host_id: make_role(
@@ -174,7 +180,8 @@ def dry_tick(
         journal=None,
         observers=[observer],
     )
-    loop.run()
+    with _policies_on_stderr():
+        loop.run()
     observer.finish(_DRAIN_S)
     return keeper.ticks[-1]
 
@@ -245,9 +252,9 @@ def _signals_stop(loops: Sequence[Loop]) -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
         for loop in loops:
             loop.stop()
-        signal.signal(signum, signal.SIG_DFL)
+        let_the_next_kill(signum)
 
-    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         yield
     finally:
@@ -255,16 +262,22 @@ def _signals_stop(loops: Sequence[Loop]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _policies_on_stderr() -> contextlib.redirect_stdout[TextIO]:
+    """Keep what a user's policy prints out of our output."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 class _Output:
     """Standard output; when its reader is gone the programs end in order instead of going blind."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
         self._broken = False
 
     def write(self, text: str) -> int:
         if not self._broken:
             try:
-                return sys.stdout.write(text)
+                return self._stream.write(text)
             except BrokenPipeError:
                 self._give_up()
         return len(text)
@@ -272,12 +285,12 @@ class _Output:
     def flush(self) -> None:
         if not self._broken:
             try:
-                sys.stdout.flush()
+                self._stream.flush()
             except BrokenPipeError:
                 self._give_up()
 
     def _give_up(self) -> None:
         self._broken = True
         # What is still buffered must have somewhere to go, or the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         os.kill(os.getpid(), signal.SIGTERM)

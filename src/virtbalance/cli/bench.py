@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +25,7 @@ FAILED = 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     commands = parser.add_subparsers(dest="bench_command", metavar="COMMAND", required=True)
-    parser.add_argument(
-        "--traces", metavar="DIR", type=Path, help="where the public traces are (docs/bench.md)"
-    )
+    parser.set_defaults(traces=None)
     listing = commands.add_parser("list", help="the built-in scenarios and who competes")
     listing.add_argument("--metrics", action="store_true", help="what is measured instead")
     show = commands.add_parser("show", help="what a scenario is")
@@ -85,6 +84,9 @@ def _add_scenarios(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="settings: period_s, guard.pins, policies.NAME.KEY; several values make a grid",
     )
+    parser.add_argument(
+        "--traces", metavar="DIR", type=Path, help="where the public traces are (docs/bench.md)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a run")
 
 
@@ -100,6 +102,7 @@ def _add_competitors(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked; return the exit code."""
+    from virtbalance.bench.results import ResultsError
     from virtbalance.control.config import ConfigError
     from virtbalance.control.policies import PolicyError
 
@@ -111,6 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _COMMANDS[arguments.bench_command](arguments)
     except (ConfigError, PolicyError) as error:
         raise UsageError(str(error)) from error
+    except ResultsError as error:
+        raise CommandError(str(error)) from error
 
 
 # Looking
@@ -153,6 +158,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from virtbalance.bench.tables import run_line, standing_lines, standings
 
     jobs = _jobs(arguments)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     show = _Status(sys.stderr.isatty())
     results = []
     on_lab = arguments.on == "lab"
@@ -185,12 +192,15 @@ def _pairs(arguments: argparse.Namespace) -> int:
     if len(policies) < 2:
         raise UsageError("pairs needs two policies for vCPUs or more, the one in question first")
     found = []
-    for scenario in scenarios:
-        with contextlib.closing(turns(scenario, policies, arguments.pairs, arguments.on)) as going:
-            for turn in going:
-                found.append(turn)
-                line = json.dumps(turn_json(turn)) if arguments.json else turn_line(turn)
-                print(line, flush=True)
+    output = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # a user's policy may print
+        for scenario in scenarios:
+            going = turns(scenario, policies, arguments.pairs, arguments.on)
+            with contextlib.closing(going):
+                for turn in going:
+                    found.append(turn)
+                    line = json.dumps(turn_json(turn)) if arguments.json else turn_line(turn)
+                    print(line, file=output, flush=True)
     if not arguments.json:
         _print_all(["", *ratio_table(list(ratios(found, policies)))])
     return 0
@@ -201,6 +211,7 @@ def _jobs(arguments: argparse.Namespace) -> list["Job"]:
     from virtbalance.bench.results import Job
 
     scenarios = _scenarios(arguments)
+    _check_metrics(arguments.metrics, scenarios)
     policies = _policies(arguments.policies, scenarios)
     return [
         Job(scenario, policy, seed, arguments.on)
@@ -215,21 +226,40 @@ def _scenarios(arguments: argparse.Namespace) -> Sequence["Scenario"]:
     from virtbalance.bench.criteria import check_criteria
     from virtbalance.bench.library import find
     from virtbalance.bench.runner import program_settings
-    from virtbalance.bench.sweep import grid, parse_axis
+    from virtbalance.bench.sweep import grid, parse_axes
 
     scenarios = find(arguments.scenarios)
     if arguments.axes:
-        scenarios = grid(scenarios, [parse_axis(text) for text in arguments.axes])
+        scenarios = grid(scenarios, parse_axes(arguments.axes))
     for scenario in scenarios:
         check_criteria(scenario)
         program_settings(scenario)
     return scenarios
 
 
+def _check_metrics(names: Sequence[str], scenarios: Sequence["Scenario"]) -> None:
+    from virtbalance.bench.metrics import metrics
+
+    known = {name for scenario in scenarios for name in metrics(scenario.role)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no metric {name!r}; 'virt-balance bench list --metrics' shows them")
+
+
 def _policies(
     references: Sequence[str] | None, scenarios: Sequence["Scenario"]
 ) -> Mapping[str, Sequence[str]]:
-    """Return who competes in scenarios of each role; a name counts where there is such a policy."""
+    """Return who competes in scenarios of each role. Raises ``ConfigError``, ``PolicyError``."""
+    with contextlib.redirect_stdout(sys.stderr):  # a user's policy may print
+        policies = _named(references, scenarios)
+        _check_settings(scenarios, policies)
+    return policies
+
+
+def _named(
+    references: Sequence[str] | None, scenarios: Sequence["Scenario"]
+) -> Mapping[str, Sequence[str]]:
+    """Return the policies meant for each role; a name counts where there is such a policy."""
     from virtbalance.bench.contenders import check, contender_names
     from virtbalance.control.policies import PolicyError
 
@@ -254,6 +284,16 @@ def _policies(
         if len(problems) == len(roles):
             raise problems[0]
     return {role: list(dict.fromkeys(names)) for role, names in chosen.items()}
+
+
+def _check_settings(scenarios: Sequence["Scenario"], policies: Mapping[str, Sequence[str]]) -> None:
+    """Raise ``ConfigError`` or ``PolicyError`` if a policy can't be had as a scenario wants it."""
+    from virtbalance.bench.contenders import check_settings
+    from virtbalance.bench.runner import program_settings
+
+    different = {(s.role, json.dumps(s.settings, default=str)): s for s in scenarios}
+    for scenario in different.values():
+        check_settings(policies[scenario.role], program_settings(scenario))
 
 
 _DEFAULT = {"cpu": "balance", "memory": "fair"}
@@ -289,7 +329,8 @@ class _Status:
         if self._shown:
             running = ", ".join(f"{name} {share:.0%}" for name, share in progress.running[:3])
             text = f"{progress.done}/{progress.total}  {running}"
-            print(f"\r\x1b[K{text[:118]}", end="", file=sys.stderr, flush=True)
+            width = shutil.get_terminal_size().columns - 1  # a full line would begin another
+            print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take the line away."""
@@ -307,21 +348,14 @@ def _print_all(lines: Sequence[str]) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from virtbalance.bench.report import write_report
 
-    try:
-        path = write_report(arguments.directory)
-    except (OSError, ValueError) as error:
-        raise CommandError(str(error)) from error
-    print(path)
+    print(write_report(arguments.directory))
     return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from virtbalance.bench.compare import comparison_lines
 
-    try:
-        _print_all(comparison_lines(arguments.former, arguments.latter))
-    except (OSError, ValueError) as error:
-        raise CommandError(str(error)) from error
+    _print_all(comparison_lines(arguments.former, arguments.latter))
     return 0
 
 

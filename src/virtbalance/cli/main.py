@@ -11,6 +11,7 @@ from typing import NamedTuple
 import virtbalance
 from virtbalance.cli.arguments import OneLineParser
 from virtbalance.cli.errors import CommandError, UsageError
+from virtbalance.cli.signals import ending_signals, let_the_next_kill
 
 FAILURE = 1
 USAGE = 2
@@ -44,6 +45,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``virt-balance``."""
+    _open_closed_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = OneLineParser(
@@ -73,6 +75,7 @@ def memory_coordinator() -> int:
 
 
 def _program(name: str, command: str) -> int:
+    _open_closed_streams()
     module = importlib.import_module(COMMANDS[command].module)
     parser = OneLineParser(prog=name, description=COMMANDS[command].help)
     module.add_arguments(parser)
@@ -80,7 +83,7 @@ def _program(name: str, command: str) -> int:
 
 
 def _run(module: ModuleType, parsed: object, name: str) -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+    for number in ending_signals():  # a shell's background job ignores the first
         signal.signal(number, _interrupt)
     try:
         code = module.run(parsed)
@@ -91,10 +94,13 @@ def _run(module: ModuleType, parsed: object, name: str) -> int:
         return _fail(name, error, USAGE)
     except CommandError as error:
         return _fail(name, error, FAILURE)
-    except BrokenPipeError:
-        # Whoever read our output is gone; the interpreter must not complain at its end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output is gone
+        _drop_output()
         return FAILURE
+    except OSError as error:  # such as a full disk under our output
+        _drop_output()
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(name, f"{where}{error.strerror or error}", FAILURE)
     else:
         assert isinstance(code, int)
         return code
@@ -102,10 +108,23 @@ def _run(module: ModuleType, parsed: object, name: str) -> int:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
     """End what has no handler of its own as Ctrl-C does: by unwinding, so that all is put back."""
+    let_the_next_kill(signum)
     raise KeyboardInterrupt
 
 
-def _fail(name: str, error: Exception, code: int) -> int:
+def _open_closed_streams() -> None:
+    """Open on /dev/null what was closed at the start, before a file or a socket takes its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere, or the interpreter complains at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(name: str, error: object, code: int) -> int:
     for line in str(error).splitlines():
         print(f"{name}: {line}", file=sys.stderr)
     return code

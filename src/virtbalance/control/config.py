@@ -6,7 +6,7 @@ own settings stand under ``[cpu.policies.NAME]`` or ``[memory.policies.NAME]``.
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
@@ -47,6 +47,15 @@ def policy_config(policy_class: type[Any], values: Mapping[str, Any], where: str
     return validated(config_type, values, where) if values else config_type()
 
 
+def check_policy_tables(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise ``ConfigError`` if there are settings of a policy that does not exist."""
+    known = tuple(dict.fromkeys(known))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        there_are = f"there is no such policy; there are: {', '.join(known)}"
+        raise ConfigError("\n".join(f"{where}.{name}: {there_are}" for name in unknown))
+
+
 def validated(kind: type[Table], values: Mapping[str, Any], where: str) -> Table:
     """Return a dataclass made of a TOML table. Raises ``ConfigError`` with every mistake in it."""
     import pydantic
@@ -79,7 +88,18 @@ def _wording(mistake: Mapping[str, Any]) -> str:
     message = str(mistake["msg"]).removeprefix("Value error, ")
     if mistake["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         return "unknown key"
+    if mistake["type"] in _KINDS:
+        return _KINDS[mistake["type"]]
     return f"{message[:1].lower()}{message[1:]}"
+
+
+_KINDS: Mapping[str, str] = {
+    "dataclass_type": "must be a table",
+    "dict_type": "must be a table",
+    "mapping_type": "must be a table",
+    "tuple_type": "must be a list",
+}
+"""What pydantic says in Python's terms, in TOML's."""
 
 
 def _forbid_unknown_keys(kind: type[Any]) -> None:
