@@ -7,7 +7,6 @@ waits for the answers until its deadline.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +53,7 @@ class _Wants(NamedTuple):
     memory: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
     """What one guest told in one round; ``None``: not asked, or not told."""
 
     vcpus: tuple[VcpuSample, ...] | None = None
@@ -172,11 +170,12 @@ class Session:
 
     def _begin_guests(self, guests: Mapping[str, Guest], wants: _Wants) -> Round[_Answer]:
         """Ask libvirt for what can't be seen from here."""
+        of_local = wants._replace(cpu=False)
         questions: dict[str, Callable[[], _Answer]] = {}
         for uuid, guest in guests.items():
-            asks_cpu = wants.cpu and guest.threads is None
-            if asks_cpu or wants.memory:
-                questions[uuid] = partial(self._ask, guest, _Wants(asks_cpu, wants.memory))
+            asks = wants if guest.threads is None else of_local
+            if asks.cpu or asks.memory:
+                questions[uuid] = partial(self._ask, guest, asks)
         return Round(self._callers, questions)
 
     def _ask(self, guest: Guest, asks: _Wants) -> _Answer:
@@ -190,12 +189,10 @@ class Session:
     def _note(self, guests: Mapping[str, Guest], answers: Answers[_Answer]) -> None:
         """Remember the answers for guests that will be late, and let go of guests that ended."""
         for uuid, fresh in answers.fresh.items():
-            incarnation = guests[uuid].incarnation
-            last = self._last_answer(guests[uuid])
-            self._last[uuid] = (
-                incarnation,
-                _Answer(fresh.vcpus or last.vcpus, fresh.memory or last.memory, fresh.has_job),
-            )
+            guest = guests[uuid]
+            vcpus, memory, _ = self._last_answer(guest)
+            known = _Answer(fresh.vcpus or vcpus, fresh.memory or memory, fresh.has_job)
+            self._last[uuid] = (guest.incarnation, known)
         for uuid in answers.gone:
             self._guests.mark(uuid)
         for uuid, text in answers.failed.items():

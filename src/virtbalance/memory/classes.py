@@ -57,8 +57,8 @@ def growable_only(standing: Standing, now_s: float, settings: TrustSettings) -> 
         return standing.hold.text
     if now_s - standing.since_s < standing.settling_s:
         return f"it started less than {standing.settling_s:g} s ago"
-    if standing.hearing.count < settings.new_reports:
-        return f"it has reported {standing.hearing.count} of {settings.new_reports} times"
+    if standing.hearing.reports < settings.new_reports:
+        return f"it has reported {standing.hearing.reports} of {settings.new_reports} times"
     if standing.late:
         return "it does not answer in time"
     age_s = _age_s(standing, now_s)

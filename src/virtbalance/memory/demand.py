@@ -29,18 +29,17 @@ from virtbalance.model.snapshot import GuestSample, HostMemory, MemorySample, Sn
 _UNREADABLE = "the host's memory could not be read"
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(NamedTuple):
     """What is remembered of one guest."""
 
     incarnation: str
     since_s: float
     settling_s: float
     sample: MemorySample
-    hearing: Hearing = field(default_factory=Hearing)
-    accounting: Accounting = field(default_factory=Accounting)
-    trend: Trend = field(default_factory=Trend)
-    motion: Motion = field(default_factory=Motion)
+    hearing: Hearing = Hearing()
+    accounting: Accounting = Accounting()
+    trend: Trend = Trend()
+    motion: Motion = Motion()
     used_kib: int | None = None
     """By its latest believable report."""
     overhead_kib: int = 0

@@ -15,7 +15,7 @@ Amendments say what was not done and why. Their rules: ``nonsense``, ``fixed``, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from virtbalance.memory.grow import grow
 from virtbalance.memory.host_state import HostState, HostWatch, watch_host
@@ -121,8 +121,8 @@ def _recalled(past: Past | None, guest: GuestMemoryEstimate, now_s: float) -> Pa
     """Bring what is remembered of a guest up to date with what was just seen."""
     past = past or Past()
     if guest.load_ended:
-        past = replace(past, grown_s=None, pressed_s=None)
-    return replace(past, pressed_s=now_s) if guest.pressure else past
+        past = past._replace(grown_s=None, pressed_s=None)
+    return past._replace(pressed_s=now_s) if guest.pressure else past
 
 
 def _remembered(
@@ -140,7 +140,7 @@ def _remembered(
         now_kib, wish_kib = sizes_kib.get(uuid, (0, 0))
         target_kib = targets_kib.get(uuid, now_kib)
         if target_kib > now_kib:
-            after[uuid] = replace(past, grown_s=now_s, approaching=False)
+            after[uuid] = past._replace(grown_s=now_s, approaching=False)
         else:
             under_way = past.approaching or target_kib < now_kib
             approaching = under_way and target_kib - wish_kib >= settings.tolerance_kib

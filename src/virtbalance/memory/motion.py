@@ -12,7 +12,7 @@ asked again after a while, less and less often until a move was completed.
           arrived: all forgotten
 """
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from virtbalance.memory.settings import TrustSettings
 
@@ -20,8 +20,7 @@ _FAILURES_COUNTED = 30
 """More would double beyond any waiting time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Motion:
+class Motion(NamedTuple):
     """How one balloon has followed lately."""
 
     direction: int = 0
@@ -70,7 +69,7 @@ def watch(
     if direction != motion.direction:
         return Motion(direction, now_s, actual_kib, now_s, actual_kib, None, motion.failures)
     if (actual_kib - motion.moved_kib) * direction >= settings.stuck_move_kib:
-        motion = replace(motion, moved_s=now_s, moved_kib=actual_kib)
+        motion = motion._replace(moved_s=now_s, moved_kib=actual_kib)
     elif now_s - motion.moved_s >= settings.stuck_s:
         return _give_up(motion, now_s, settings)
     return _judge_speed(motion, actual_kib, now_s, settings)
@@ -91,7 +90,7 @@ def _judge_speed(motion: Motion, actual_kib: int, now_s: float, settings: TrustS
         return motion
     if abs(actual_kib - motion.from_kib) < settings.crawl_kib_s * passed_s:
         return _give_up(motion, now_s, settings)
-    return replace(motion, since_s=now_s, from_kib=actual_kib)
+    return motion._replace(since_s=now_s, from_kib=actual_kib)
 
 
 def _give_up(motion: Motion, now_s: float, settings: TrustSettings) -> Motion:

@@ -29,13 +29,14 @@ def watch_overload(
     watch: OverloadWatch, estimate: MemoryEstimate, now_s: float, migrate_after_s: float
 ) -> tuple[tuple[Event, ...], OverloadWatch]:
     """Return what is to be said now, each once an overload."""
-    if not estimate.resizable:
+    guests = estimate.resizable
+    if not guests:
         return (), OverloadWatch()
     events = []
     overcommitted = estimate.shortfall_kib > 0
     if overcommitted and not watch.overcommitted:
         events.append(_overcommitted(estimate.shortfall_kib))
-    missing_kib = sum(guest.hard_kib for guest in estimate.resizable) - estimate.whole_kib
+    missing_kib = sum(guest.hard_kib for guest in guests) - estimate.whole_kib
     if missing_kib <= 0:
         return tuple(events), OverloadWatch(overcommitted)
     since_s = now_s if watch.since_s is None else watch.since_s

@@ -6,7 +6,6 @@ clock. How old the very first report is can't be known, so it is one of ``new_re
 same but never the only one.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from virtbalance.model.snapshot import MemorySample
@@ -24,13 +23,12 @@ class Report(NamedTuple):
     major_faults: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hearing:
+class Hearing(NamedTuple):
     """What has been heard from one guest so far."""
 
     last_update_s: int = 0
-    count: int = 0
-    """Believable reports since it was first seen."""
+    reports: int = 0
+    """How many believable ones since it was first seen."""
     heard_s: float | None = None
     """When the latest was first seen, believable or not."""
     last: Report | None = None
@@ -47,8 +45,8 @@ def listen(hearing: Hearing, sample: MemorySample, now_s: float) -> Hearing:
         return hearing
     report, last_update_s = _read(sample, now_s), sample.last_update_s
     if isinstance(report, str):
-        return Hearing(last_update_s, hearing.count, now_s, hearing.last, hearing.before, report)
-    return Hearing(last_update_s, hearing.count + 1, now_s, last=report, before=hearing.last)
+        return Hearing(last_update_s, hearing.reports, now_s, hearing.last, hearing.before, report)
+    return Hearing(last_update_s, hearing.reports + 1, now_s, last=report, before=hearing.last)
 
 
 def _read(sample: MemorySample, now_s: float) -> Report | str:

@@ -83,15 +83,15 @@ def set_scene(
     now_s: float,
 ) -> Scene:
     """Weigh needs against what is free."""
-    guests = estimate.resizable
-    beyond_kib = estimate.budget_kib - estimate.committed_kib
+    guests, committed_kib = estimate.resizable, estimate.committed_kib
+    beyond_kib = estimate.budget_kib - committed_kib
     # The budget is an account; what is really there must agree. Growth must not turn the host red.
     red_kib = round(settings.red_reserve_ratio * estimate.reserve_kib)
     there_kib = estimate.host.available_kib - red_kib - estimate.withheld_kib
     free_kib = min(beyond_kib, there_kib)
     unfree_kib = estimate.reserved_kib - estimate.reserved_free_kib
     # Nobody is brought into distress for a guest that is not there yet.
-    excess_kib = estimate.committed_kib - estimate.whole_kib
+    excess_kib = committed_kib - estimate.whole_kib
     needy = [wish.guest for wish in wishes if wish.size_kib > wish.guest.committed_kib]
     poorest = min(needy, key=lambda g: g.actual_kib / g.weight, default=None)
     return Scene(

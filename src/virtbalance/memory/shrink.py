@@ -9,7 +9,7 @@ under pressure is left alone for a while, and a step takes at most half of what 
 somebody starves or the host is in need, waiting is over, and steps are larger, but still bounded.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtbalance.memory.scene import Scene, Wish, mib, refusal, resize
 from virtbalance.memory.settings import GuardSettings
@@ -17,8 +17,7 @@ from virtbalance.model.memory_estimate import GuestMemoryEstimate
 from virtbalance.model.plan import Amendment, Resize
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(NamedTuple):
     """What the guard remembers of one guest."""
 
     grown_s: float | None = None

@@ -1,6 +1,5 @@
 """Where a guest's use of memory is going: growth, recent peak, the end of a load, pressure."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from virtbalance.memory.reports import Report
@@ -14,8 +13,7 @@ class Use(NamedTuple):
     used_kib: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trend:
+class Trend(NamedTuple):
     """What is remembered of one guest's use."""
 
     recent: tuple[Use, ...] = ()
@@ -32,7 +30,7 @@ def follow(trend: Trend, use: Use, maximum_kib: int, settings: NeedSettings) -> 
     if not trend.recent:
         return Trend((use,), use.used_kib)
     window_start_s = use.heard_s - settings.slope_window_s
-    inside = tuple(u for u in trend.recent[1:] if u.heard_s >= window_start_s)
+    inside = [u for u in trend.recent[1:] if u.heard_s >= window_start_s]
     oldest = trend.recent[-1 - len(inside)]
     passed_s = use.heard_s - trend.recent[-1].heard_s
     peak_kib = max(use.used_kib, trend.peak_kib * 0.5 ** (passed_s / settings.peak_half_life_s))
@@ -53,9 +51,12 @@ def slope_kib_s(trend: Trend) -> float:
     """
     if len(trend.recent) < 2:
         return 0.0
-    last = trend.recent[-1]
-    earlier = (trend.recent[0], trend.recent[-2])
-    return max(0.0, *((last.used_kib - u.used_kib) / (last.heard_s - u.heard_s) for u in earlier))
+    oldest, before, last = trend.recent[0], trend.recent[-2], trend.recent[-1]
+    return max(0.0, _growth_kib_s(oldest, last), _growth_kib_s(before, last))
+
+
+def _growth_kib_s(earlier: Use, later: Use) -> float:
+    return (later.used_kib - earlier.used_kib) / (later.heard_s - earlier.heard_s)
 
 
 def under_pressure(last: Report, before: Report | None, settings: NeedSettings) -> bool:

@@ -15,7 +15,6 @@ not suffer. What it lacks depends on how the guest counts:
                                                              + (2048 - 1993)          = 312
 """
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -39,8 +38,7 @@ class Mode(StrEnum):
     RESERVE = "reserve"
 
 
-@dataclass(frozen=True, slots=True)
-class Accounting:
+class Accounting(NamedTuple):
     """What is known of one guest's way to count."""
 
     mode: Mode = Mode.UNKNOWN
@@ -87,7 +85,7 @@ def learn(accounting: Accounting, report: Report, sizes: Sizes, change_kib: int)
     if mode is None or mode is known:
         return accounting
     overhead_kib = _overhead_kib(accounting, mode, report, sizes)
-    return replace(accounting, mode=mode, overhead_kib=overhead_kib)
+    return accounting._replace(mode=mode, overhead_kib=overhead_kib)
 
 
 def used_kib(accounting: Accounting, report: Report, sizes: Sizes, previous_kib: int | None) -> int:
