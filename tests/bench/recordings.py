@@ -68,7 +68,7 @@ def cpu_recording(
 
 
 def memory_recording(
-    guests: Mapping[str, Sequence[MemoryLook]],
+    guests: Mapping[str, Sequence[MemoryLook | None]],
     *,
     host_mib: int = 4096,
     other_mib: float = 0.0,
@@ -78,14 +78,14 @@ def memory_recording(
     minimum_mib: Mapping[str, int] | None = None,
     ticks: Sequence[TickNote] = (),
 ) -> Recording:
-    """Return a recording in steps of 1 s; one look more than steps."""
+    """Return a recording in steps of 1 s; one look more than steps. ``None``: not there."""
     count = len(next(iter(guests.values())))
     looks = [
         Look(
             at_s=float(at),
             vcpus={},
             busy_s={},
-            memory={name: looks[at] for name, looks in guests.items()},
+            memory={name: look for name, looks in guests.items() if (look := looks[at])},
             weights={name: (weights or {}).get(name, 1.0) for name in guests},
             names={name: name for name in guests},
             available_kib=(available_mib[at] if available_mib else 2048) * MIB,

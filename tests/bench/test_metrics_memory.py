@@ -124,3 +124,13 @@ def test_a_stuck_driver_is_missed_until_it_is_named() -> None:
     # Ten seconds show that it does not move; missed from the eleventh second to the twentieth.
     assert value(recording, "missed_stuck_s") == 10.0
     assert value(recording, "false_stuck_s") == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_guest_that_has_gone_is_not_wrongly_taken_for_stuck() -> None:
+    there = [replace(memory(1000, 100), target_kib=500 * MIB) for _ in range(15)]
+    named = [replace(note(float(at)), stuck=frozenset({"a"})) for at in range(1, 31)]
+    looks = {"a": [*there, *[None] * 16], "b": [memory(500, 100)] * 31}
+    recording = memory_recording(looks, ticks=named)
+    assert value(recording, "false_stuck_s") == 0.0
+    assert value(recording, "missed_stuck_s") == 0.0

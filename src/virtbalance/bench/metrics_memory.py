@@ -328,12 +328,13 @@ def _stuck_words(recording: Recording) -> tuple[float, float]:
     for step in range(window, len(actual)):
         while tick is not None and tick.at_s <= recording.times_s[step]:
             said, tick = tick.stuck, next(ticks, None)
-        recent = actual[step - window : step + 1]
-        still = np.nanmax(recent, axis=0) - np.nanmin(recent, axis=0) < _MIB
+        # Of guests that came or went meanwhile nothing is said: nan is neither still nor moving.
+        moved = np.ptp(actual[step - window : step + 1], axis=0)
+        still, moving = moved < _MIB, moved >= _MIB
         asked = np.abs(actual - target)[step - window : step + 1].min(axis=0) > 16 * _MIB
         for uuid, at in column.items():
             really = bool(still[at] and asked[at])
-            false_s += recording.steps_s[step] * (uuid in said and not still[at])
+            false_s += recording.steps_s[step] * (uuid in said and moving[at])
             missed_s += recording.steps_s[step] * (really and uuid not in said)
     return false_s, missed_s
 
