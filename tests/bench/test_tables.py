@@ -1,7 +1,7 @@
 """Tables of results: who is best, and by how much the oracle is better."""
 
 from virtbalance.bench.results import Result
-from virtbalance.bench.tables import standings
+from virtbalance.bench.tables import number_text, standings
 
 
 def result(policy: str, seed: int, shortfall: float) -> Result:
@@ -26,3 +26,8 @@ def test_regret_is_what_the_oracle_lacks_less_under_the_same_seed() -> None:
 def test_without_the_oracle_there_is_no_column_for_it() -> None:
     (standing,) = standings([result("lpt", 0, 5.0)])
     assert [metric.name for metric in standing.metrics] == ["shortfall_percent"]
+
+
+def test_figures_have_as_many_digits_as_are_worth_reading() -> None:
+    texts = [number_text(value) for value in (3.0, 0.12345, -0.00001, 12.345, 1e7)]
+    assert texts == ["3", "0.123", "0.000", "12.3", "10000000.0"]

@@ -5,6 +5,7 @@ marks something that happened on the host.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 _WIDTH = 9.0
 _INK, _PAPER, _GRID, _SOFT = "#222831", "#ffffff", "#e3e6ea", "#9aa3ad"
 _ACCENT, _WARN = "#1f6feb", "#d1495b"
+_GOOD = "#0b6b3a"
 _MANY = 24
 """With more guests than this no legend says which colour is whose."""
+_PANELS = 12
+"""Guests that get a panel of their own."""
+_WIDE_RANGE = 100.0
+"""An axis on which the largest is so many times the middle one is logarithmic."""
 
 Series = Mapping[str, Any]
 
@@ -27,6 +33,42 @@ def figures_of(series: Series) -> dict[str, "Figure"]:
     makers = _CPU if series["role"] == "cpu" else _MEMORY
     made = {name: make(series) for name, make in makers.items()}
     return {name: figure for name, figure in made.items() if figure is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of several contenders; each has median, low and high, or nothing."""
+
+    name: str
+    unit: str
+    values: Sequence[tuple[float, float, float] | None]
+    best: Sequence[bool]
+
+
+def comparison(names: Sequence[str], columns: Sequence[Compared]) -> "Figure":
+    """Draw contenders side by side: one panel a metric, one row a contender."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _panels(1, max(1.0, 0.22 * len(names)), columns=len(columns))
+    rows = range(len(names))
+    for axis, column in zip(axes, columns, strict=True):
+        axis.grid(visible=True, axis="both", color=_GRID, linewidth=0.8)
+        for row, value, best in zip(rows, column.values, column.best, strict=True):
+            if value is not None:
+                median, low, high = value
+                colour = _GOOD if best else _SOFT
+                axis.plot([low, high], [row, row], color=colour, linewidth=1.4)
+                axis.plot([median], [row], "o", color=colour, markersize=6 if best else 4)
+        medians = [value[0] for value in column.values if value is not None]
+        if min(medians) >= 0 and max(medians) > _WIDE_RANGE * max(1.0, float(np.median(medians))):
+            axis.set_xscale("symlog", linthresh=1.0)
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
+        axis.set_yticks(rows, names if axis is axes[0] else [])
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_xlabel(f"{column.name}, {column.unit}", fontsize=8, color=_INK)
+    _title(figure, "Who does how well", "green: the best, and what is as good; line: 95 %")
+    return figure
 
 
 # CPU
@@ -40,20 +82,24 @@ def _use(series: Series) -> "Figure | None":
     figure, axes = _panels(len(cpus), 0.85)
     times = np.array([0.0, *series["times_s"]])
     run, homes, use = (_from_zero(series[key]) for key in ("run", "homes", "use"))
-    colours = _colours(len(series["vcpus"]))
+    colours = np.array(_colours(len(series["vcpus"])))
     for column, (axis, cpu) in enumerate(zip(axes, cpus, strict=True)):
         shares = np.where(homes == column, run, 0.0)
         pinned = shares.sum(axis=1)
-        axis.stackplot(times, shares.T, colors=colours, linewidth=0, step="pre")
+        here = shares.any(axis=0)
+        if here.any():
+            axis.stackplot(times, shares.T[here], colors=colours[here], linewidth=0, step="pre")
         floating = np.maximum(pinned, use[:, column])
         axis.fill_between(times, pinned, floating, color="#cfd6dd", linewidth=0, step="pre")
         axis.set_ylim(0, 1.05)
         axis.set_yticks([0, 1], ["0", "1"])
         _name(axis, f"pCPU {cpu}")
     if len(series["vcpus"]) <= _MANY:
-        _legend(axes[0], [*colours, "#cfd6dd"], [*series["vcpus"], "free to roam"])
+        _legend(figure, [*colours, "#cfd6dd"], [*series["vcpus"], "free to roam"])
     _time_axis(axes, series)
-    _title(figure, "Use of each pCPU", "colour: vCPU pinned there; grey: vCPUs free to roam")
+    _title(
+        figure, "Use of each pCPU (1: all of it)", "colour: vCPU pinned there; grey: free to roam"
+    )
     return figure
 
 
@@ -113,7 +159,7 @@ def _strips(series: Series) -> "Figure | None":
     axis.tick_params(which="minor", length=0)
     if count <= _MANY:
         names = [f"pCPU {cpu}" for cpu in series["cpus"]]
-        _legend(axis, [*_colours(count), "#d7dce1"], [*names, "several"])
+        _legend(figure, [*_colours(count), "#d7dce1"], [*names, "several"])
     _time_axis([axis], series)
     _title(figure, "Where each vCPU was", "a change of colour is a pin")
     return figure
@@ -135,7 +181,7 @@ def _pins(series: Series) -> "Figure":
         axis.set_ylim(0, 1)
     axis.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     _time_axis([axis], series)
-    _title(figure, "Pin changes", f"{sum(counts)} in all")
+    _title(figure, "Affinities changed by each decision", f"{sum(counts)} in all")
     return figure
 
 
@@ -156,14 +202,15 @@ def _fairness(series: Series) -> "Figure":
 
 def _guests(series: Series) -> "Figure":
     """Draw used, usable, balloon, target and want of each guest."""
-    names = series["guests"][:_MANY]
-    figure, axes = _panels(len(names), 0.95)
     times = np.array(series["times_s"])
     columns = {
         key: np.array(series[f"{key}_mib"], float) for key in ("used", "actual", "target", "want")
     }
+    shown = _liveliest(columns["actual"])
+    names = [series["guests"][guest] for guest in shown]
+    figure, axes = _panels(len(names), 0.95)
     top = np.nanmax(columns["actual"]) * 1.08 if len(times) else 1.0
-    for guest, (axis, name) in enumerate(zip(axes, names, strict=True)):
+    for guest, axis, name in zip(shown, axes, names, strict=True):
         used, actual = columns["used"][:, guest], columns["actual"][:, guest]
         axis.fill_between(times, 0, used, color="#7aa6e0", linewidth=0)
         axis.fill_between(times, used, actual, color="#cfe0f5", linewidth=0)
@@ -173,13 +220,21 @@ def _guests(series: Series) -> "Figure":
         axis.set_ylim(0, top)
         _name(axis, name)
     _legend(
-        axes[0],
+        figure,
         ["#7aa6e0", "#cfe0f5", _INK, _ACCENT, _WARN],
         ["used", "usable", "balloon", "target", "programs want"],
     )
     _time_axis(axes, series)
-    _title(figure, "Memory of each guest", "MiB")
+    count = len(series["guests"])
+    note = "" if len(shown) == count else f"; of {count} the {_PANELS} that change most"
+    _title(figure, "Memory of each guest", f"MiB{note}")
     return figure
+
+
+def _liveliest(sizes: "np.typing.NDArray[np.float64]") -> Sequence[int]:
+    """Return the columns of the guests whose balloons move most, in their order."""
+    moved = np.nansum(np.abs(np.diff(sizes, axis=0)), axis=0)
+    return sorted(int(guest) for guest in np.argsort(-moved, kind="stable")[:_PANELS])
 
 
 def _host(series: Series) -> "Figure":
@@ -202,8 +257,8 @@ def _host(series: Series) -> "Figure":
     axis.set_ylim(0, max(series["host_mib"] / 1024, float(layers.sum(axis=0).max())) * 1.1)
     if actual.shape[1] <= _MANY:
         names = ["host's own", *series["guests"]]
-        _legend(axis, ["#b6bec7", *_colours(actual.shape[1])], names)
-    axis.set_ylabel("GiB")
+        _legend(figure, ["#b6bec7", *_colours(actual.shape[1])], names)
+    axis.set_ylabel("GiB", fontsize=8, color=_INK)
     _time_axis([axis], series)
     _title(figure, "Balloons on the host", "what guests have, stacked")
     return figure
@@ -239,16 +294,16 @@ _MEMORY: Mapping[str, Callable[[Series], "Figure | None"]] = {
 # Looks
 
 
-def _panels(count: int, height: float) -> "tuple[Figure, Sequence[Axes]]":
+def _panels(count: int, height: float, columns: int = 1) -> "tuple[Figure, Sequence[Axes]]":
     """Return a figure with so many panels under each other; height of one in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"font.family": "DejaVu Sans", "svg.fonttype": "none"}):
+    with mpl.rc_context({"font.family": "DejaVu Sans"}):
         figure = Figure(
             figsize=(_WIDTH, count * height + 0.9), layout="constrained", facecolor=_PAPER
         )
-        axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+        axes = figure.subplots(count, columns, sharex=columns == 1, squeeze=False).flatten()
     for axis in axes:
         axis.set_facecolor(_PAPER)
         for side in ("top", "right", "left"):
@@ -265,7 +320,7 @@ def _time_axis(axes: "Sequence[Axes]", series: Series) -> None:
         axis.set_xlim(0, series["duration_s"])
         for event in series["events"][:20]:
             axis.axvline(event["at_s"], color=_SOFT, linewidth=0.8, linestyle=":")
-    axes[-1].set_xlabel("s", fontsize=8, color=_INK)
+    axes[-1].set_xlabel("time, s", fontsize=8, color=_INK)
 
 
 def _name(axis: "Axes", name: str) -> None:
@@ -276,14 +331,13 @@ def _title(figure: "Figure", title: str, note: str) -> None:
     figure.suptitle(f"{title}  ·  {note}", x=0.01, ha="left", fontsize=10, color=_INK)
 
 
-def _legend(axis: "Axes", colours: Sequence[Any], names: Sequence[str]) -> None:
+def _legend(figure: "Figure", colours: Sequence[Any], names: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
-    axis.legend(
+    figure.legend(
         handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
+        loc="outside right upper",
         frameon=False,
         fontsize=7,
         handlelength=1.0,
@@ -295,21 +349,22 @@ def _legend(axis: "Axes", colours: Sequence[Any], names: Sequence[str]) -> None:
 def _colours(count: int) -> list[Any]:
     """Return colours that differ, also for those who see red and green alike where they are few."""
     import matplotlib as mpl
+    from matplotlib.colors import to_hex
 
-    if count <= len(_TEN):
-        return list(_TEN[:count])
-    return [mpl.colormaps["turbo"](0.05 + 0.9 * at / (count - 1)) for at in range(count)]
+    if count <= len(_NINE):
+        return list(_NINE[:count])
+    return [to_hex(mpl.colormaps["viridis"](at / (count - 1))) for at in range(count)]
 
 
-_TEN = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-    "#e69f00",
-    "#0072b2",
-    "#999933",
+_NINE = (
+    "#332288",
+    "#88ccee",
+    "#117733",
+    "#ddcc77",
+    "#cc6677",
+    "#44aa99",
     "#882255",
+    "#999933",
+    "#aa4499",
 )
+"""Paul Tol's "muted" scheme, dark and light in turn."""

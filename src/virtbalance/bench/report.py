@@ -2,14 +2,24 @@
 
 import html
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtbalance.bench.figures import figures_of
+from virtbalance.bench.contenders import contender_names
+from virtbalance.bench.figures import Compared, comparison, figures_of
 from virtbalance.bench.metrics import Better, metrics
 from virtbalance.bench.results import Result, read_all, read_series
-from virtbalance.bench.tables import Cell, Standing, contender, number_text, standings, verdict_text
+from virtbalance.bench.tables import (
+    Cell,
+    Standing,
+    contender,
+    number_text,
+    standings,
+    verdict_text,
+    with_regret,
+)
 from virtbalance.model.guest import RoleName
 
 if TYPE_CHECKING:
@@ -25,11 +35,18 @@ def write_report(directory: Path) -> Path:
 
     Raises ``ResultsError`` if there are none, ``OSError`` if the page can't be written.
     """
-    results = read_all(directory)
+    results = sorted(read_all(directory), key=_rank)
     page = "".join(_page(directory, results))
     path = directory / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _rank(result: Result) -> tuple[str, int, str, int]:
+    """Sort by scenario; in it a user's own policies first, then ours, then other systems' rules."""
+    known = contender_names(RoleName(result.role))
+    place = known.index(result.policy) if result.policy in known else -1
+    return result.scenario, place, contender(result), result.seed
 
 
 def _page(directory: Path, results: Sequence[Result]) -> Iterator[str]:
@@ -73,12 +90,14 @@ def _many(count: int, word: str) -> str:
 def _overview(results: Sequence[Result]) -> Iterator[str]:
     """Yield one table a role: criteria passed, and means over all scenarios."""
     for role in dict.fromkeys(RoleName(result.role) for result in results):
-        mine = [result for result in results if result.role == role]
-        chosen = [m for m in metrics(role).values() if m.headline]
+        mine = with_regret([result for result in results if result.role == role])
+        measured = {name for result in mine for name in result.metrics}
+        chosen = [m for m in metrics(role).values() if m.headline and m.name in measured]
         everywhere = _scenarios_of_all(mine)
         yield f"<h2>All {role} scenarios</h2>"
         yield (
-            f"<p>Means over the {_many(len(everywhere), 'scenario')} that every policy ran.</p>"
+            f"<p>Means over the {_many(len(everywhere), 'scenario')} that every policy ran;"
+            " none (–) where a run has no value, as for a balance that is never reached.</p>"
             "<div class=wide><table><thead><tr><th>policy<th>passed"
         )
         yield "".join(f"<th>{_metric_head(m.name, m.unit)}" for m in chosen)
@@ -109,13 +128,10 @@ def _scenarios_of_all(results: Sequence[Result]) -> set[str]:
 
 def _mean(results: Sequence[Result], policy: str, scenarios: set[str], name: str) -> float | None:
     values = [
-        value
-        for r in results
-        if contender(r) == policy
-        and r.scenario in scenarios
-        and (value := r.metrics.get(name)) is not None
+        r.metrics.get(name) for r in results if contender(r) == policy and r.scenario in scenarios
     ]
-    return sum(values) / len(values) if values else None
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _is_best(
@@ -132,7 +148,8 @@ def _is_best(
 
 
 def _scenario(directory: Path, table: Standing, results: Sequence[Result]) -> Iterator[str]:
-    yield f'<section id="{_anchor(table.scenario)}"><h2>{html.escape(table.title)}</h2>'
+    title = table.title[:1].upper() + table.title[1:]
+    yield f'<section id="{_anchor(table.scenario)}"><h2>{html.escape(title)}</h2>'
     yield f"<p class=name>{html.escape(table.scenario)}</p>"
     yield "<div class=wide><table><thead><tr><th>policy<th>passed"
     yield "".join(f"<th>{_metric_head(m.name, m.unit)}" for m in table.metrics)
@@ -144,6 +161,7 @@ def _scenario(directory: Path, table: Standing, results: Sequence[Result]) -> It
         yield "".join(_cell(cell) for cell in row.cells)
     yield "</tbody></table></div>"
     yield from _failures(results)
+    yield from _side_by_side(directory, table)
     yield from _pictures(directory, results)
     yield "</section>"
 
@@ -174,6 +192,22 @@ def _failures(results: Sequence[Result]) -> Iterator[str]:
         yield "</ul></details>"
 
 
+def _side_by_side(directory: Path, table: Standing) -> Iterator[str]:
+    """Yield the figure of all contenders, of the metrics in which they differ."""
+    columns = []
+    for at, metric in enumerate(table.metrics):
+        cells = [row.cells[at] for row in table.rows]
+        medians = [cell.summary.median for cell in cells if cell.summary]
+        if medians and max(medians) - min(medians) > metric.significant:
+            values = [(s.median, s.low, s.high) if (s := cell.summary) else None for cell in cells]
+            best = [cell.best for cell in cells]
+            columns.append(Compared(_metric_words(metric.name), metric.unit, values, best))
+    if columns:
+        figure = comparison([Path(row.policy).name for row in table.rows], columns)
+        stem = f"{_anchor(table.scenario)}-side-by-side"
+        yield f"<figure>{_drawn(figure, directory / 'figures' / stem)}</figure>"
+
+
 def _pictures(directory: Path, results: Sequence[Result]) -> Iterator[str]:
     """Yield the first seed's figures, one tab a contender."""
     first: dict[str, Result] = {}
@@ -194,14 +228,22 @@ def _pictures(directory: Path, results: Sequence[Result]) -> Iterator[str]:
 
 def _drawn(figure: "Figure", stem: Path) -> str:
     """Write a figure as SVG and PNG; return the SVG for the page."""
+    import matplotlib as mpl
+
     stem.parent.mkdir(exist_ok=True)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
+    with mpl.rc_context({"svg.fonttype": "none"}):  # words stay words
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = _PATH.sub(lambda path: _DECIMALS.sub(r"\1", path[0]), text.getvalue())
     stem.with_name(f"{stem.name}.svg").write_text(svg, encoding="utf-8")
     figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=_PNG_DPI)
     inline = svg[svg.index("<svg") :]
     return _with_own_names(inline, _anchor(stem.name))
+
+
+_PATH = re.compile(r' d="[^"]*"')
+_DECIMALS = re.compile(r"(\d\.\d\d)\d+")
+"""Hundredths of a point are more than can be seen, and a third of a picture's size is less."""
 
 
 def _with_own_names(svg: str, prefix: str) -> str:
@@ -223,8 +265,13 @@ def _meanings(results: Sequence[Result]) -> Iterator[str]:
 
 
 def _metric_head(name: str, unit: str) -> str:
-    words = name.removesuffix("_percent").removesuffix("_s").replace("_", " ")
-    return f"{words}<br><small>{html.escape(unit)}</small>"
+    return f"{_metric_words(name)}<br><small>{html.escape(unit)}</small>"
+
+
+def _metric_words(name: str) -> str:
+    for ending in ("_percent", "_points", "_s"):
+        name = name.removesuffix(ending)
+    return name.replace("_", " ")
 
 
 def _shown(value: float | None) -> str:

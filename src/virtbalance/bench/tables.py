@@ -175,6 +175,7 @@ def number_text(value: float | None) -> str:
         return "never"
     if value == int(value) and abs(value) < 1e6:
         return f"{value:.0f}"
+    value = round(value, 3) + 0.0  # no minus before nothing
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
