@@ -83,6 +83,41 @@ def test_an_interrupted_process_ends_its_guests_itself(
         assert [path.name for path in (base / f"vb-{os.geteuid()}").iterdir()] == ["lock"]
 
 
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("demo --seconds 60", signal.SIGTERM),
+        ("bench run c1/4-on-2/1s --on lab", signal.SIGHUP),
+    ],
+)
+def test_a_command_that_is_ended_leaves_no_guest(
+    lab: Lab, base: Path, words: str, number: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("virt-balance"), *words.split()],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(base)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    runs = base / f"vb-{os.geteuid()}"
+    guests: list[int] = []
+
+    def started() -> bool:
+        files = [*runs.glob("*/run/qemu/*.pid")]
+        guests[:] = [int(file.read_text() or 0) for file in files if file.stem != "driver"]
+        return len(guests) >= 4 and all(guests)
+
+    await_(started)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    await_(lambda: not any("guest=" in command_line(guest) for guest in guests))
+    assert [path.name for path in runs.iterdir()] == ["lock"]
+
+
 @pytest.mark.lab_full
 def test_a_start_that_is_interrupted_leaves_no_guest(base: Path) -> None:
     code = STARTS_ONE.replace("(guest,) = lab.start([", "print(0, flush=True); lab.start([")

@@ -80,10 +80,10 @@ def spread(program: Program) -> Document:
     return program.until(pins)
 
 
-def test_originals_are_put_back_on_sigterm_and_sigint(
+def test_originals_are_put_back_at_the_end(
     tmp_path: Path, daemon: PrivateLibvirtd, guests: list[Guest]
 ) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         with scheduler(tmp_path, daemon) as program:
             spread(program)
             assert any(affinity(guest) != [0] for guest in guests)
