@@ -130,7 +130,8 @@ def test_a_stuck_driver_is_missed_until_it_is_named() -> None:
 def test_a_guest_that_has_gone_is_not_wrongly_taken_for_stuck() -> None:
     there = [replace(memory(1000, 100), target_kib=500 * MIB) for _ in range(15)]
     named = [replace(note(float(at)), stuck=frozenset({"a"})) for at in range(1, 31)]
-    looks = {"a": [*there, *[None] * 16], "b": [memory(500, 100)] * 31}
-    recording = memory_recording(looks, ticks=named)
+    recording = memory_recording(
+        {"a": [*there, *[None] * 16], "b": [memory(500, 100)] * 31}, ticks=named
+    )
     assert value(recording, "false_stuck_s") == 0.0
     assert value(recording, "missed_stuck_s") == 0.0
