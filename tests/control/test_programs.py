@@ -219,6 +219,27 @@ class TestMemory:
         (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
         assert sample.definition.stats_period_s == 0
 
+    def test_a_period_that_somebody_else_has_set_since_is_not_put_back(
+        self, tmp_path: Path
+    ) -> None:
+        simulated = host(pcpus=2, guests=1, memory=SMALL)
+        simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)
+        anothers = SetStatsPeriod(uuid(0), 7, Reason("test", "an owner wants that"))
+        simulated.at(5.5, lambda: simulated.apply([anothers], 1.0))
+        run(simulated, memory_role(), tmp_path, 5)
+        (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
+        assert sample.definition.stats_period_s == 7
+
+    def test_a_period_set_before_a_crash_is_put_back_by_the_next_run(self, tmp_path: Path) -> None:
+        simulated = host(pcpus=2, guests=1, memory=SMALL)
+        simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)
+        run(simulated, memory_role(), tmp_path, 3)
+        # The journal names the original still; a killed run would have left our period.
+        simulated.apply([SetStatsPeriod(uuid(0), 1, Reason("test", "as it was left"))], 1.0)
+        run(simulated, memory_role(), tmp_path, 3)
+        (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
+        assert sample.definition.stats_period_s == 0
+
     def test_a_dry_run_leaves_even_the_statistics_period(self, tmp_path: Path) -> None:
         simulated = host(pcpus=2, guests=1, memory=SMALL)
         simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)

@@ -45,6 +45,8 @@ class SizedBalloon:
     target_kib: int
     original_stats_period_s: int | None = None
     """``None``: we did not change the statistics period."""
+    stats_period_s: int | None = None
+    """What we have set it to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ def _document(entry: Entry) -> dict[str, Any]:
             "original_kib": entry.balloon.original_kib,
             "target_kib": entry.balloon.target_kib,
             "original_stats_period_s": entry.balloon.original_stats_period_s,
+            "stats_period_s": entry.balloon.stats_period_s,
         }
     return document
 

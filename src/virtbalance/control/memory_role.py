@@ -131,6 +131,7 @@ class MemoryRole(PolicyRole[MemoryEstimate, str, int]):
                 case SetStatsPeriod():
                     guest = guests[action.uuid]
                     balloon = self._undo_balloon(guest)
+                    balloon = replace(balloon, stats_period_s=action.period_s)
                     if balloon.original_stats_period_s is None:
                         period_s = guest.definition.stats_period_s
                         balloon = replace(balloon, original_stats_period_s=period_s)
@@ -213,10 +214,13 @@ class MemoryRole(PolicyRole[MemoryEstimate, str, int]):
 
 
 def _original_periods(entries: Entries, snapshot: Snapshot) -> tuple[SetStatsPeriod, ...]:
+    """Return what puts back the periods that are still as we set them."""
     actions = []
     for guest, entry in same_run(entries, snapshot):
-        period_s = entry.balloon.original_stats_period_s if entry.balloon else None
-        if period_s is not None and guest.definition.stats_period_s != period_s:
+        if (balloon := entry.balloon) is None or balloon.original_stats_period_s is None:
+            continue
+        if guest.definition.stats_period_s == balloon.stats_period_s:
+            period_s = balloon.original_stats_period_s
             figures: dict[str, Figure] = {"period_s": period_s}
             reason = Reason("restore", "statistics period {period_s} s again", figures)
             actions.append(SetStatsPeriod(guest.uuid, period_s, reason))
