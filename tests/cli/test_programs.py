@@ -133,6 +133,18 @@ def test_status_shows_the_last_tick(tmp_path: Path) -> None:
     assert document["running"] is False
 
 
+def test_status_of_a_tick_of_another_version(tmp_path: Path) -> None:
+    call(tmp_path, "vcpu_scheduler", "0.2", "-c", HOST, "--once")
+    (path,) = (tmp_path / "run").glob("*/cpu.json")
+    path.write_text(path.read_text().replace('"wait_ratio"', '"waited"'))
+    done = call(tmp_path, "virt-balance", "status")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "virt-balance status: the program's last tick has no 'wait_ratio': it is of another"
+        " version; restart it, or explain a guest with --fresh\n"
+    )
+
+
 def test_restore_with_nothing_to_do_says_so(tmp_path: Path) -> None:
     done = call(tmp_path, "virt-balance", "restore", "-c", HOST)
     assert (done.returncode, done.stdout) == (

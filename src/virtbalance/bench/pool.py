@@ -97,7 +97,6 @@ class _Pool:
         self._done = done
         self._total = done + len(jobs)
         self._workers = [_start() for _ in range(min(settings.workers, len(jobs)))]
-        self._told_s = 0.0
 
     def results(self) -> Iterator[Result]:
         for worker in self._workers:

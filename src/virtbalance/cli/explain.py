@@ -8,7 +8,7 @@ from typing import Any
 from virtbalance.cli.arguments import add_connection
 from virtbalance.cli.errors import CommandError
 from virtbalance.cli.options import settings_of
-from virtbalance.cli.status import last_ticks
+from virtbalance.cli.status import last_ticks, of_this_version
 from virtbalance.telemetry.outlook_json import with_outlook
 from virtbalance.telemetry.tick_json import tick_object
 from virtbalance.ui.explain import explain_lines, guest_names, guest_part
@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain one guest."""
-    known = [] if arguments.fresh else list(_from_running())
-    told = list(_about(arguments.guest, known or _fresh(arguments)))
+    looks = ([] if arguments.fresh else list(_from_running())) or list(_fresh(arguments))
+    with of_this_version():
+        told = list(_about(arguments.guest, looks))
     if not told:
         raise CommandError(f"there is no guest {arguments.guest!r}")
     if arguments.json:
@@ -34,8 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     tick, uuid, _ = told[0]
     print(f"{guest_names(tick)[uuid]} ({uuid})")
-    for tick, uuid, changes in told:
-        print("\n".join(explain_lines(tick, uuid, changes)))
+    with of_this_version():
+        for tick, uuid, changes in told:
+            print("\n".join(explain_lines(tick, uuid, changes)))
     return 0
 
 
@@ -51,13 +53,7 @@ def _about(guest: str, looks: Iterable[_Look]) -> Iterator[tuple[Any, str, Any]]
 
 
 def _complete(look: dict[str, Any], uuid: str) -> dict[str, Any]:
-    if look["role"] != "cpu":
-        return look
-    try:
-        return with_outlook(look, uuid)
-    except KeyError as error:
-        why = f"the running program's last tick has no {error}: it is of another version"
-        raise CommandError(f"{why}; restart it, or look with --fresh") from error
+    return with_outlook(look, uuid) if look["role"] == "cpu" else look
 
 
 def _from_running() -> Iterator[_Look]:

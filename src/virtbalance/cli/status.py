@@ -1,9 +1,11 @@
 """``virt-balance status``: what the running programs do and see, from their last ticks."""
 
 import argparse
+import contextlib
 import fcntl
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,19 @@ def run(arguments: argparse.Namespace) -> int:
     elif not documents:
         print("no program of virt-balance has run since the machine was started")
     else:
-        print("\n\n".join("\n".join(status_lines(document)) for document in documents))
+        with of_this_version():
+            print("\n\n".join("\n".join(status_lines(document)) for document in documents))
     return 0 if any(document["running"] for document in documents) else 1
+
+
+@contextlib.contextmanager
+def of_this_version() -> Iterator[None]:
+    """Turn what a last tick lacks into ``CommandError``: another version wrote it."""
+    try:
+        yield
+    except KeyError as error:
+        why = f"the program's last tick has no {error}: it is of another version"
+        raise CommandError(f"{why}; restart it, or explain a guest with --fresh") from error
 
 
 def last_ticks() -> list[dict[str, Any]]:
