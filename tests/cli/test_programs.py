@@ -102,6 +102,14 @@ def test_settings_of_a_file_and_options_on_top(tmp_path: Path) -> None:
     assert ticks(call(tmp_path, *words, "--policy", "balance"))[0]["policy"] == "balance"
 
 
+def test_a_locale_without_our_characters_loses_no_line(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(POLICY)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = ("vcpu_scheduler", "0.2", "-c", HOST, "--once", "--dry-run")
+    done = call(tmp_path, *words, "--policy", f"{tmp_path}/first.py:First", **plain)
+    assert "  ? pin test/0 to pCPU 0 [planned]: pCPU 0 is the first\n" in done.stdout
+
+
 def test_what_a_policy_prints_is_not_among_the_ticks(tmp_path: Path) -> None:
     told = POLICY.replace("        first =", "        print('decided')\n        first =")
     told = told.replace("class First:", "print('imported')\n\nclass First:")

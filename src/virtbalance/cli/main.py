@@ -1,6 +1,7 @@
 """The commands: finds the sub-command, imports only that one, and turns errors into exit codes."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -45,7 +46,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``virt-balance``."""
-    _open_closed_streams()
+    _prepare_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     chosen = next((word for word in words if not word.startswith("-")), None)
     parser = OneLineParser(
@@ -75,7 +76,7 @@ def memory_coordinator() -> int:
 
 
 def _program(name: str, command: str) -> int:
-    _open_closed_streams()
+    _prepare_streams()
     module = importlib.import_module(COMMANDS[command].module)
     parser = OneLineParser(prog=name, description=COMMANDS[command].help)
     module.add_arguments(parser)
@@ -112,11 +113,17 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
     raise KeyboardInterrupt
 
 
-def _open_closed_streams() -> None:
-    """Open on /dev/null what was closed at the start, before a file or a socket takes its place."""
+def _prepare_streams() -> None:
+    """Have streams that take whatever we print.
+
+    What was closed at the start is opened on /dev/null, before a file or a socket takes its place;
+    what the locale has no character for is replaced.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _drop_output() -> None:
