@@ -1,11 +1,14 @@
 """``virt-balance bench``: what it prints, and its exit codes."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +161,22 @@ def test_ctrl_c_ends_all_without_a_word_and_keeps_what_is_finished(
     assert errors == ""
     kept = read_all(tmp_path / "r") if output else ()
     assert len(kept) >= output.count("passed")
+
+
+def test_progress_keeps_to_one_line_of_a_narrow_terminal() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    words = ["run", "c5/4-on-2/1s", "c5/8-on-4/1s", "--jobs", "2", "--policy", "hold"]
+    process = subprocess.Popen([*BENCH, *words], stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while part := os.read(ours, 4096):
+            shown += part
+    process.wait(timeout=60)
+    lines = shown.decode().split("\r\x1b[K")
+    assert any(line.startswith("0/2  c5_4-on-2_1s__hold__sim0 ") for line in lines)
+    assert max(len(line) for line in lines) == 59
 
 
 def test_report_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

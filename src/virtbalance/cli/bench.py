@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from virtbalance.bench.schema import Scenario
 
 FAILED = 1
+_COLUMNS = 80
+"""Of a terminal that does not say how many it has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -329,7 +330,8 @@ class _Status:
         if self._shown:
             running = ", ".join(f"{name} {share:.0%}" for name, share in progress.running[:3])
             text = f"{progress.done}/{progress.total}  {running}"
-            width = shutil.get_terminal_size().columns - 1  # a full line would begin another
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+            width = columns - 1  # a full line would begin another
             print(f"\r\x1b[K{text[:width]}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:

@@ -1,1 +1,1 @@
-"""The tick and everything around it: guard, journal, settings, observers, recovery."""
+"""The tick and everything around it: journal, settings, observers, recovery."""

@@ -1,1 +1,1 @@
-"""Records of ticks: log lines, JSON lines, the last tick on disk."""
+"""Ticks, plans and outlooks as JSON: a line each, and the last tick on disk."""
