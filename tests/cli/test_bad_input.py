@@ -101,6 +101,14 @@ def test_wrong_usage_of_the_command(tmp_path: Path, words: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_an_unknown_option_refers_to_the_commands_own_help(tmp_path: Path) -> None:
+    done = call(tmp_path, "virt-balance", "plan", "--wotch", "3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "virt-balance plan: unrecognized arguments: --wotch 3 (see virt-balance plan --help)\n"
+    )
+
+
 def test_settings_of_a_policy_that_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text("[cpu.policies.balnce]\npin = 'cpu'\n")
     done = call(tmp_path, "virt-balance", "run", "--config", f"{tmp_path}/s.toml")

@@ -54,13 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=virtbalance.__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    module = None
+    module, chosen_parser = None, parser
     for name, command in COMMANDS.items():
         sub_parser = commands.add_parser(name, help=command.help, description=command.help)
         if name == chosen:
-            module = importlib.import_module(command.module)
+            module, chosen_parser = importlib.import_module(command.module), sub_parser
             module.add_arguments(sub_parser)
-    parsed = parser.parse_args(words)
+    parsed, unknown = parser.parse_known_args(words)
+    if unknown:  # said by the command, whose help lists what there is
+        chosen_parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     assert module is not None, "argparse lets only known commands through"
     return _run(module, parsed, f"virt-balance {parsed.command}")
 
