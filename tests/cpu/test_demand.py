@@ -137,10 +137,11 @@ def test_a_level_ends_when_a_starved_vcpu_must_want_more() -> None:
         assert len(only(seen).history) == remembered
 
 
-def test_an_idle_vcpu_on_a_busy_pcpu_is_not_starved() -> None:
+def test_an_idle_vcpu_on_a_busy_pcpu_is_doubted_but_not_starved() -> None:
     idle, _ = watch(run=0.005, wait=0.02)
     assert not only(idle).starved
     assert only(idle).history == pytest.approx((0.005,) * 6, abs=0.001)
+    assert not only(idle).settled
 
 
 def test_without_wait_demand_is_what_it_got() -> None:

@@ -126,11 +126,15 @@ class _Shares(NamedTuple):
     span_s: float
 
     @property
+    def vague(self) -> bool:
+        """Whether the formula tells more of its past than of itself."""
+        return (self.wait or 0.0) > self.run and self.run * self.span_s < PSEUDO_S
+
+    @property
     def starved(self) -> bool:
-        """Whether the formula tells more of its past than of itself, and it is not just idle."""
-        if self.wait is None or self.run * self.span_s >= PSEUDO_S:
-            return False
-        return self.wait > 1 - self.run - self.wait
+        """Whether it is vague for want of a pCPU: it waited for longer than it rested."""
+        wait = self.wait or 0.0
+        return self.vague and wait > 1 - self.run - wait
 
 
 def _known(sample: GuestSample, snapshot: Snapshot, holds: Mapping[str, Hold]) -> _Guest:
@@ -275,7 +279,7 @@ def _describe(
         fixed=_why_fixed(guest, last, shares.span_s, settings),
         history=demands,
         steady_s=steady_s,
-        settled=lasted and not track.starved and fits(track.level, track.demand),
+        settled=lasted and not (track.starved or shares.vague) and fits(track.level, track.demand),
         starved=track.starved,
         memory_node=guest.memory_node,
     )
