@@ -3,8 +3,10 @@
 That host has one guest, ``test``, with two vCPUs and no statistics worth the name.
 """
 
+import configparser
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,25 @@ def test_once_is_one_tick_and_a_table(tmp_path: Path) -> None:
 def test_ticks_are_so_many(tmp_path: Path) -> None:
     done = call(tmp_path, "vcpu_scheduler", "0.1", "-c", HOST, "--ticks", "3", "--json")
     assert [tick["tick"] for tick in ticks(done)] == [1, 2, 3]
+
+
+def test_quiet_says_what_is_done_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(POLICY)
+    words = ("vcpu_scheduler", "0.2", "-c", HOST, "--ticks", "8", "--quiet")
+    done = call(tmp_path, *words, "--policy", f"{tmp_path}/first.py:First")
+    assert done.returncode == 0, done.stderr
+    assert "cpu    → pin test/0 to pCPU 0: pCPU 0 is the first" in done.stdout
+    assert "guest/vCPU" not in done.stdout
+    assert call(tmp_path, *words, "--json").returncode == 2
+
+
+def test_the_systemd_unit_calls_us_with_words_we_know(tmp_path: Path) -> None:
+    unit = configparser.ConfigParser()
+    unit.read(Path(__file__).parents[2] / "contrib/virt-balance.service")
+    program, *words = shlex.split(unit["Service"]["ExecStart"])
+    words[words.index("--connect") + 1] = HOST
+    done = call(tmp_path, Path(program).name, *words, "--dry-run", "--once")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_default_uri_of_the_environment_is_used(tmp_path: Path) -> None:

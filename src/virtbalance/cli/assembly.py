@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,7 +26,7 @@ from virtbalance.control.hypervisor import Hypervisor
 from virtbalance.control.instance import AlreadyRunningError, InstanceLock
 from virtbalance.control.journal import Journal, JournalError
 from virtbalance.control.loop import Loop
-from virtbalance.control.observers import DetachedObserver, Observer
+from virtbalance.control.observers import DetachedObserver, Observer, TextOutput
 from virtbalance.control.paths import run_directory, state_directory
 from virtbalance.control.policies import PolicyError, load_policy_class, make_policy, policy_names
 from virtbalance.control.reservations import Reservations
@@ -37,6 +38,7 @@ from virtbalance.model.guest import RoleName
 from virtbalance.model.tick import Event, Tick
 from virtbalance.telemetry.json_lines import JsonLines
 from virtbalance.telemetry.last_tick import LastTick, last_tick_path
+from virtbalance.ui.action_lines import ActionLines
 from virtbalance.ui.tick_table import TickTable
 
 if TYPE_CHECKING:
@@ -55,8 +57,7 @@ def run_programs(
     Raises ``UsageError`` and ``CommandError`` before anything is changed.
     """
     makers = [role_maker(settings) for settings in programs]
-    show = JsonLines if arguments.json else TickTable
-    output = _Output(sys.stdout)
+    display = _display(arguments, _Output(sys.stdout))
     with contextlib.ExitStack() as held:
         held.enter_context(_policies_on_stderr())
         loops = []
@@ -67,13 +68,23 @@ def run_programs(
                 hypervisor,
                 role,
                 settings,
-                [show(output, role.name)],
+                [display(role.name)],
                 uri=uri or "",
                 dry_run=arguments.dry_run,
                 ticks=arguments.ticks,
             )
             loops.append(held.enter_context(loop))
         return 0 if serve(loops) else 1
+
+
+def _display(arguments: argparse.Namespace, output: TextOutput) -> Callable[[RoleName], Observer]:
+    """Return what makes the observer that shows a role's ticks."""
+    if arguments.json:
+        return partial(JsonLines, output)
+    if arguments.quiet:
+        lines = ActionLines(output)  # one for both programs: they notice the same of the host
+        return lambda _: lines
+    return partial(TickTable, output)
 
 
 def role_maker(settings: ProgramSettings) -> Callable[[str], Role]:

@@ -23,7 +23,8 @@ from virtbalance.control.hypervisor import Hypervisor
 from virtbalance.control.loop import Loop
 from virtbalance.control.settings import CpuSettings, MemorySettings
 from virtbalance.model.snapshot import Scope, Snapshot
-from virtbalance.ui.demo import ActionLines, Measured, progress_line, summary_lines
+from virtbalance.ui.action_lines import ActionLines
+from virtbalance.ui.demo import Measured, progress_line, summary_lines
 
 if TYPE_CHECKING:
     from virtbalance.lab import Guest, Report

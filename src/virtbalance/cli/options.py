@@ -56,7 +56,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="decide and say what would be done, change nothing"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a tick")
+    display = parser.add_mutually_exclusive_group()
+    display.add_argument("--json", action="store_true", help="one JSON object a tick")
+    display.add_argument(
+        "--quiet", action="store_true", help="no tables: only what is done, and why"
+    )
 
 
 def add_guests_arguments(parser: argparse.ArgumentParser) -> None:

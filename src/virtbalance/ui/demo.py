@@ -1,12 +1,9 @@
-"""What the demo shows: actions as they happen, a line now and then, and before against after."""
+"""What the demo shows besides actions: a line now and then, and before against after."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from virtbalance.control.observers import TextOutput
-from virtbalance.model.tick import Event, Tick
 from virtbalance.ui.text import mib, table
-from virtbalance.ui.tick_table import outcome_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,28 +17,6 @@ class Measured:
     """What its workload holds of the memory it wants."""
     pcpu_ratios: Mapping[int, float]
     """By CPU number: share of the time it was busy, with anything."""
-
-
-class ActionLines:
-    """An observer that prints actions and events only, each with its reason."""
-
-    def __init__(self, stream: TextOutput) -> None:
-        self._stream = stream
-        self._said: set[str] = set()
-
-    def tick(self, tick: Tick) -> None:
-        """Print what this tick did."""
-        names = {guest.uuid: guest.name for guest in tick.snapshot.guests}
-        lines = [outcome_line(outcome, names) for outcome in tick.outcomes]
-        lines += [f"! {event.text}" for event in tick.events if event.kind != "guest-started"]
-        for line in lines:
-            print(f"  {tick.role:6} {line}", file=self._stream, flush=True)
-
-    def notice(self, event: Event) -> None:
-        """Print what happened between ticks."""
-        if event.text not in self._said:  # both programs notice the same facts about the host
-            self._said.add(event.text)
-            print(f"  {event.text}", file=self._stream, flush=True)
 
 
 def progress_line(now: Measured) -> str:
