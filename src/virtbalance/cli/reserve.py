@@ -146,8 +146,8 @@ def _run_command(command: Sequence[str]) -> int:
 
 def _await_guest(coordinator: _Coordinator, present: frozenset[str]) -> None:
     """Hold the reservation until a new guest is there or the user ends it."""
-    print("kept free until a new guest has come, or Ctrl-C", flush=True)
     try:
+        print("kept free until a new guest has come, or Ctrl-C", flush=True)
         for tick in coordinator.ticks():
             for guest in tick["guests"]:
                 if guest["uuid"] not in present:
