@@ -23,8 +23,9 @@ Array = NDArray[np.float64]
 HEADROOM = 0.10
 """Weight of the second term; cpu.md, section 6."""
 ROUNDING = 0.06
-"""pCPUs that are missing where L is C: 0.03 to 0.08 come out alike on recorded loads, and real
-guests whose pCPUs are nearly full stay where they are."""
+"""pCPUs that are missing where L is C. From 0.03 to 0.08 PlanetLab's 0.85 and the static 1.10 come
+out alike, and real guests whose pCPUs are nearly full stay where they are; Bitbrains' 0.60 would be
+better without (0.08 % misplaced instead of 1.98)."""
 SHARED_CORE_RATIO = 0.62
 """What a thread gives beside a busy sibling: a full pair delivers 1.24 cores; cpu.md, section 4."""
 
