@@ -16,6 +16,7 @@ from virtbalance.model.snapshot import Scope, Snapshot
 from virtbalance.model.tick import Status
 from virtbalance.simulation.build import guest, host, uuid
 from virtbalance.simulation.guest import Balloon, SimMemory
+from virtbalance.simulation.host import SimulatedHost
 from virtbalance.simulation.want import MIB, Constant
 from virtbalance.simulation.workload import hog, loop
 
@@ -28,6 +29,18 @@ def seconds(snapshot: Snapshot) -> float:
 
 def all_on_pcpu_0() -> Any:
     return host(pcpus=2, guests=4, load=loop(0.45), pins=0)
+
+
+def silent_host() -> SimulatedHost:
+    """A guest whose statistics are off."""
+    simulated = host(pcpus=2, guests=1, memory=SMALL)
+    simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)
+    return simulated
+
+
+def stats_period_s(simulated: SimulatedHost) -> int:
+    (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
+    return sample.definition.stats_period_s
 
 
 class TestCpu:
@@ -212,40 +225,32 @@ class TestMemory:
     def test_silent_balloons_are_made_to_report_and_put_back_at_the_end(
         self, tmp_path: Path
     ) -> None:
-        simulated = host(pcpus=2, guests=1, memory=SMALL)
-        simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)
+        simulated = silent_host()
         result = run(simulated, memory_role(), tmp_path, 5)
         assert [a.period_s for a in result.done() if isinstance(a, SetStatsPeriod)] == [1]
-        (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
-        assert sample.definition.stats_period_s == 0
+        assert stats_period_s(simulated) == 0
 
     def test_a_period_that_somebody_else_has_set_since_is_not_put_back(
         self, tmp_path: Path
     ) -> None:
-        simulated = host(pcpus=2, guests=1, memory=SMALL)
-        simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)
+        simulated = silent_host()
         anothers = SetStatsPeriod(uuid(0), 7, Reason("test", "an owner wants that"))
         simulated.at(5.5, lambda: simulated.apply([anothers], 1.0))
         run(simulated, memory_role(), tmp_path, 5)
-        (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
-        assert sample.definition.stats_period_s == 7
+        assert stats_period_s(simulated) == 7
 
     def test_a_period_set_before_a_crash_is_put_back_by_the_next_run(self, tmp_path: Path) -> None:
-        simulated = host(pcpus=2, guests=1, memory=SMALL)
-        simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)
+        simulated = silent_host()
         run(simulated, memory_role(), tmp_path, 3)
         # The journal names the original still; a killed run would have left our period.
         simulated.apply([SetStatsPeriod(uuid(0), 1, Reason("test", "as it was left"))], 1.0)
         run(simulated, memory_role(), tmp_path, 3)
-        (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
-        assert sample.definition.stats_period_s == 0
+        assert stats_period_s(simulated) == 0
 
     def test_a_dry_run_leaves_even_the_statistics_period(self, tmp_path: Path) -> None:
-        simulated = host(pcpus=2, guests=1, memory=SMALL)
-        simulated.apply([SetStatsPeriod(uuid(0), 0, Reason("test", "off"))], 1.0)
+        simulated = silent_host()
         run(simulated, memory_role(), tmp_path, 5, dry_run=True)
-        (sample,) = simulated.sample(Scope.MEMORY, 1.0).guests
-        assert sample.definition.stats_period_s == 0
+        assert stats_period_s(simulated) == 0
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("speed_mib_s", [500.0, 50.0])
