@@ -83,7 +83,7 @@ CPU_TICK: dict[str, Any] = {
 
 ELSEWHERE = (
     "    elsewhere: pCPU 0 is loaded 1.50, pCPU 1 would be 0.50 with it: "
-    "that relieves the host by 0.54 pCPUs"
+    "that relieves the host by 0.60 pCPUs"
 )
 
 
@@ -136,7 +136,7 @@ def test_an_outlook_as_data() -> None:
     hog = with_outlook(CPU_TICK, "u2")["vcpus"][1]
     assert web["entitled_ratio"] == 0.5
     assert web["outlook"]["rule"] == "better"
-    assert web["outlook"]["figures"]["gain"] == pytest.approx(0.544, abs=0.001)
+    assert web["outlook"]["figures"]["gain"] == pytest.approx(0.6)
     assert hog["outlook"]["rule"] == "nowhere"
     fixed = {**CPU_TICK["vcpus"][0], "fixed": "paused"}
     assert with_outlook({**CPU_TICK, "vcpus": [fixed]}, "u1")["vcpus"][0]["outlook"] is None

@@ -33,8 +33,19 @@ def capacity(
 
 def test_work_that_no_vcpu_explains_lowers_capacity() -> None:
     seen = capacity(run=0.5, busy=(0.8, 0.1), affinity=frozenset({0}))
-    # 0.3 and 0.1 seen, 0.2 on average: half of each counts
-    assert seen == pytest.approx({0: 0.75, 1: 0.85})
+    # it keeps pCPU 0 busier than the average of 0.45, so it is at home; the 0.1 of pCPU 1 floats
+    assert seen == pytest.approx({0: 1 - 0.3 - 0.05, 1: 1 - 0.05})
+
+
+def test_work_that_went_where_there_is_room_takes_it_from_nobody() -> None:
+    """Two heavy vCPUs on one pCPU, two light ones and their emulators' threads on the other."""
+    other = OtherWork(ratio={0: 0.10, 1: 0.34}, busy_ratio={0: 0.98, 1: 0.84})
+    assert other.capacity(flat_topology(2)) == pytest.approx({0: 0.78, 1: 0.78})
+
+
+def test_where_all_is_busy_half_of_the_other_work_is_at_home() -> None:
+    other = OtherWork(ratio={0: 0.4, 1: 0.0}, busy_ratio={0: 1.0, 1: 1.0})
+    assert other.capacity(flat_topology(2)) == pytest.approx({0: 0.7, 1: 0.9})
 
 
 def test_a_floating_vcpu_is_explained_over_all_its_cpus() -> None:
@@ -68,7 +79,7 @@ def test_a_reading_right_after_another_is_passed_over() -> None:
 
 
 def test_other_work_is_forgotten_by_half_in_four_seconds() -> None:
-    before = OtherWork({0: 0.8}, 100_000_000_000, {0: 0, 1: 0}, {})
+    before = OtherWork(ratio={0: 0.8}, taken_ns=100_000_000_000, busy_ns={0: 0, 1: 0})
     after = before
     for now in range(1, 5):
         after = measure_other_work(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 
+from virtbalance.bench.lab_stage import QUICK_PAUSE_US
 from virtbalance.control.hypervisor import Hypervisor
 from virtbalance.lab import CountAndSleep, Guest, Off
 from virtbalance.model.guest import VcpuKey
@@ -34,7 +35,7 @@ def place(
 def load_all(guests: Sequence[Guest], count: int | None) -> None:
     """Let every guest count to ``count`` and sleep, for ever; ``None``: rest."""
     for guest in guests:
-        guest.load_cpu(0, Off() if count is None else CountAndSleep(count))
+        guest.load_cpu(0, Off() if count is None else CountAndSleep(count, QUICK_PAUSE_US))
 
 
 def calibrated_count(hypervisor: Hypervisor, guest: Guest, run_ratio: float) -> int:
@@ -45,7 +46,7 @@ def calibrated_count(hypervisor: Hypervisor, guest: Guest, run_ratio: float) -> 
     """
     count = _FIRST_COUNT
     for _ in range(2):
-        guest.load_cpu(0, CountAndSleep(count))
+        guest.load_cpu(0, CountAndSleep(count, QUICK_PAUSE_US))
         time.sleep(0.5)
         measured = min(0.98, max(0.01, run_ratio_of(hypervisor, guest)))
         count = round(count * (1 - measured) / measured * run_ratio / (1 - run_ratio))

@@ -18,6 +18,7 @@ from tests.real.cpu_lab import (
     load_all,
     place,
 )
+from virtbalance.bench.lab_stage import QUICK_PAUSE_US
 from virtbalance.control.clock import SystemClock
 from virtbalance.cpu.policies.hold import Hold
 from virtbalance.hypervisor import LibvirtHypervisor
@@ -51,7 +52,7 @@ class Case(NamedTuple):
     def start(self, ratios: Sequence[float], counts: Callable[[float], int]) -> None:
         """Load the guests, each with one of these duties."""
         for guest, ratio in zip(self.guests, ratios, strict=True):
-            guest.load_cpu(0, CountAndSleep(counts(ratio)))
+            guest.load_cpu(0, CountAndSleep(counts(ratio), QUICK_PAUSE_US))
 
     def loads(self, ratios: Sequence[float]) -> list[float]:
         """Return the duties on each pCPU, with every guest where it is pinned."""

@@ -2,7 +2,7 @@
 
 What the machine can't hold is refused before anything is started. Loads become the lab's own: a
 loop counts and sleeps, with the count that gives the wanted duty measured first, and is regular
-where the simulator draws; noise becomes the acceptance cases' loop with pauses of 0.4 ms. What
+where the simulator draws; noise becomes a loop with short pauses. What
 only a simulation knows (memory's speed, wants beyond what is there) stays unknown, and metrics that
 need it have no value.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from virtbalance.bench.contenders import Thinking
 from virtbalance.bench.lab_look import Looker
 from virtbalance.bench.lab_stage import (
+    QUICK_PAUSE_US,
     SENSE_S,
     Stage,
     check_fits,
@@ -213,7 +214,7 @@ def _quick_loop(duty: float, stage: Stage) -> "CpuLoad":
 
     if not 0 < duty < 1:
         return Hog() if duty else Off()
-    return CountAndSleep(stage.loops[duty].count)
+    return CountAndSleep(stage.loops[duty].count, QUICK_PAUSE_US)
 
 
 def _happening(guest: "Guest", event: EventTable) -> Callable[[], object]:

@@ -9,7 +9,7 @@ the moves cost once, spread over the time the demands may last (cpu.md, sections
 never less than a floor that keeps an idle host still.
 
 Example: web1 to web4 want 0.46 each, all on pCPU 0 of two. Moving one of them relieves the host by
-0.58 pCPUs at every sample, so surely; a move costs 4 ms and the demands have lasted 20 s, which
+0.59 pCPUs at every sample, so surely; a move costs 4 ms and the demands have lasted 20 s, which
 is 0.0002 pCPUs: the floor of 0.001 counts, and web1 passes.
 """
 
