@@ -201,7 +201,7 @@ def test_weights_decide_who_shares_with_whom() -> None:
 
 def test_what_is_not_sure_is_told() -> None:
     bursts = [replace(vcpu(f"g{i}", 1 / 3, 0), history=(*(0.2,) * 5, 1.0) * 2) for i in range(2)]
-    plan = decide(estimate_of(2, *bursts, vcpu("calm", 0.3, 1)))
+    plan = decide(estimate_of(2, *bursts, vcpu("calm", 0.2, 1)))
     assert plan.pins == ()
     assert [(pin.vcpu.uuid, pin.cpus, pin.reason.rule) for pin in plan.considered] == [
         ("g0", frozenset({1}), "unsure"),
