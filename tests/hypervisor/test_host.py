@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from tests.hypervisor.trees import write_tree
-from virtbalance.hypervisor.host import parse_stat, read_boot_id, read_memory, read_pcpus
+from virtbalance.hypervisor.host import (
+    parse_stat,
+    parse_steal_ratio,
+    read_boot_id,
+    read_memory,
+    read_pcpus,
+)
 from virtbalance.model.snapshot import HostMemory, PcpuSample
 
 STAT = """\
@@ -28,17 +34,29 @@ full avg10=2.25 avg60=0.50 avg300=0.05 total=23456
 """
 
 
-def test_busy_time_counts_guests_once_and_neither_idle_nor_steal() -> None:
+def test_busy_time_is_what_is_neither_idle_nor_stolen() -> None:
     ms = 1_000_000
-    assert parse_stat(STAT) == (
-        PcpuSample(0, busy_ns=15_430 * ms, steal_ns=200 * ms),
-        PcpuSample(9, busy_ns=15_540 * ms, steal_ns=300 * ms),
+    assert parse_stat(STAT, now_ns=500_000 * ms) == (
+        PcpuSample(0, busy_ns=48_300 * ms, steal_ns=200 * ms),
+        PcpuSample(9, busy_ns=48_200 * ms, steal_ns=300 * ms),
     )
+
+
+def test_what_ticks_miss_of_the_work_counts_as_busy() -> None:
+    # half of the second between them is idle, but ticks met a program only 10 times of 100
+    before, after = "cpu0 5 0 0 95 0 0 0 0\n", "cpu0 15 0 0 145 0 0 0 0\n"
+    (first,), (second,) = parse_stat(before, 1_000_000_000), parse_stat(after, 2_000_000_000)
+    assert second.busy_ns - first.busy_ns == 500_000_000
 
 
 def test_stat_of_an_old_kernel_with_two_digits_more_or_less(tmp_path: Path) -> None:
     write_tree(tmp_path, {"proc/stat": "cpu  1 0 1 1 0 0 0 0\ncpu0 1 0 1 1 0 0 0 0\n"})
-    assert read_pcpus(tmp_path) == (PcpuSample(0, 20_000_000),)
+    assert [pcpu.id for pcpu in read_pcpus(tmp_path)] == [0]
+
+
+def test_share_that_was_stolen() -> None:
+    assert parse_steal_ratio(STAT) == 50 / (2000 + 20 + 1000 + 7 + 70 + 50)
+    assert parse_steal_ratio("") == 0
 
 
 def test_memory(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from virtbalance.hypervisor.host import parse_stat
+from virtbalance.hypervisor.host import parse_steal_ratio
 from virtbalance.model.cpu_list import parse_cpu_list
 from virtbalance.model.snapshot import HostFact
 
@@ -33,10 +33,7 @@ def read_facts(root: Path) -> tuple[HostFact, ...]:
 
 def _steal(root: Path) -> HostFact | None:
     flags = re.search(r"^flags\s*:(.*)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
-    pcpus = parse_stat(_text(root / "proc/stat"))
-    busy_ns = sum(pcpu.busy_ns for pcpu in pcpus)
-    steal_ns = sum(pcpu.steal_ns for pcpu in pcpus)
-    ratio = steal_ns / (busy_ns + steal_ns) if busy_ns + steal_ns else 0.0
+    ratio = parse_steal_ratio(_text(root / "proc/stat"))
     if (flags is None or "hypervisor" not in flags[1].split()) and ratio <= _STEAL_RATIO:
         return None
     text = "this host is itself a virtual machine: the hypervisor below may take CPU time away"

@@ -1,31 +1,47 @@
 """Counters of a local host from /proc and /sys: CPU time, memory, memory pressure, KSM, ZFS."""
 
 import os
+import time
 from pathlib import Path
 
 from virtbalance.model.snapshot import HostMemory, PcpuSample
 
 _ARC_STATISTICS = "proc/spl/kstat/zfs/arcstats"
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_IDLE, _IOWAIT, _STEAL, _GUEST = 3, 4, 7, 8
+"""Columns of /proc/stat; time of guests is part of the first."""
 
 
 def read_pcpus(root: Path) -> tuple[PcpuSample, ...]:
     """Return busy and stolen time of each CPU that is online."""
-    return parse_stat((root / "proc/stat").read_text())
+    text = (root / "proc/stat").read_text()
+    return parse_stat(text, time.monotonic_ns())
 
 
-def parse_stat(text: str) -> tuple[PcpuSample, ...]:
-    """Read /proc/stat. Time of guests is part of ``user`` there, so it is not added again."""
+def parse_stat(text: str, now_ns: int) -> tuple[PcpuSample, ...]:
+    """Read /proc/stat: busy is what is neither idle nor stolen.
+
+    The kernel measures idle time exactly, but user and system time mostly by what it meets at its
+    ticks: who sleeps until a tick comes counts for less than he uses, who ends before it for more.
+    """
     samples = []
     for line in text.splitlines():
         if not line.startswith("cpu"):
             break
-        name, user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = line.split()
+        name, *ticks = line.split()
         if name == "cpu":
             continue
-        busy = int(user) + int(nice) + int(system) + int(irq) + int(softirq)
-        samples.append(PcpuSample(int(name[3:]), busy * _NS_PER_TICK, int(steal) * _NS_PER_TICK))
+        idle_ns = (int(ticks[_IDLE]) + int(ticks[_IOWAIT])) * _NS_PER_TICK
+        steal_ns = int(ticks[_STEAL]) * _NS_PER_TICK
+        samples.append(PcpuSample(int(name[3:]), now_ns - idle_ns - steal_ns, steal_ns))
     return tuple(samples)
+
+
+def parse_steal_ratio(text: str) -> float:
+    """Return the stolen part of what /proc/stat counts as not idle since the start."""
+    used = [int(ticks) for ticks in text.splitlines()[0].split()[1 : 1 + _GUEST]] if text else []
+    not_idle = sum(used) - sum(used[_IDLE : _IOWAIT + 1])
+    return used[_STEAL] / not_idle if not_idle else 0.0
 
 
 def read_memory(root: Path) -> HostMemory:

@@ -1,5 +1,6 @@
 """Counters of a host that we can only ask libvirt about."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,12 +34,15 @@ def ask_host(link: Link, scope: Scope) -> RemoteHost:
 
 
 def _pcpus(link: Link, cpu_map: Sequence[bool]) -> tuple[PcpuSample, ...]:
+    """Count as busy what is not idle: only idle time is measured exactly (see ``host``)."""
     samples = []
     for cpu, online in enumerate(cpu_map):
-        if online:
-            spent = link.host_cpu_ns(cpu)
-            busy_ns = spent.get("user", 0) + spent.get("kernel", 0) + spent.get("intr", 0)
-            samples.append(PcpuSample(cpu, busy_ns))
+        if not online:
+            continue
+        spent_ns = link.host_cpu_ns(cpu)
+        if "idle" in spent_ns:
+            idle_ns = spent_ns["idle"] + spent_ns.get("iowait", 0)
+            samples.append(PcpuSample(cpu, time.monotonic_ns() - idle_ns))
     return tuple(samples)
 
 

@@ -84,6 +84,7 @@ class PcpuSample(NamedTuple):
 
     id: int
     busy_ns: int
+    """Only differences count: where a counter begins is its filling's affair."""
     steal_ns: int = 0
     """Time taken by a hypervisor below this host."""
 
