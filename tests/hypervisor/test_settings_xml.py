@@ -46,6 +46,8 @@ def test_sizes(text: str, kib: int) -> None:
         {"weight": "-1"},
         {"weight": "nan"},
         {"weight": "inf"},
+        {"weight": "1e308"},
+        {"weight": "0.0001"},
         {"weight": "heavy"},
         {"minimum": "much"},
         {"minimum": "5 apples"},

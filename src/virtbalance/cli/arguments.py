@@ -5,6 +5,8 @@ import math
 import re
 from typing import NoReturn
 
+from virtbalance.model.guest import WEIGHTS
+
 _UNITS_KIB = {"": 1, "KIB": 1, "K": 1, "MIB": 1024, "M": 1024, "GIB": 1024**2, "G": 1024**2}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
@@ -49,10 +51,12 @@ def size_kib(text: str) -> int:
 
 
 def weight(text: str) -> float:
-    """Parse a weight: a number above 0."""
-    value = _finite(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    """Parse a weight, a number within ``WEIGHTS``."""
+    value, (least, greatest) = _finite(text), WEIGHTS
+    if not least <= value <= greatest:
+        raise argparse.ArgumentTypeError(
+            f"must be a number from {least:g} to {greatest:g}, not {text!r}"
+        )
     return value
 
 

@@ -6,7 +6,6 @@ costs the attribute it is in, never the others, so that a typing error in ``weig
 ``exclude``.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ from xml.etree.ElementTree import Element
 from xml.sax.saxutils import quoteattr
 
 from virtbalance.hypervisor.xml_tree import size_kib
-from virtbalance.model.guest import GuestSettings, RoleName
+from virtbalance.model.guest import WEIGHTS, GuestSettings, RoleName
 
 NAMESPACE = "urn:virt-balance:guest:1"
 
@@ -68,9 +67,9 @@ def write_settings(settings: GuestSettings) -> str | None:
 
 
 def _weight(text: str) -> float:
-    weight = float(text)
-    if not (weight > 0 and math.isfinite(weight)):
-        raise ValueError("must be a number above 0")
+    weight, (least, greatest) = float(text), WEIGHTS
+    if not least <= weight <= greatest:
+        raise ValueError(f"must be a number from {least:g} to {greatest:g}")
     return weight
 
 

@@ -27,12 +27,16 @@ class GuestState(StrEnum):
     STOPPED = "stopped"
 
 
+WEIGHTS = (0.001, 1000.0)
+"""Least and greatest weight that an owner can give: what control groups tell apart, and some."""
+
+
 @dataclass(frozen=True, slots=True)
 class GuestSettings:
     """The owner's wishes for one guest, from its libvirt metadata; ``None`` means the default."""
 
     weight: float = 1.0
-    """Share relative to other guests; greater than 0."""
+    """Share relative to other guests, within ``WEIGHTS``."""
     minimum_kib: int | None = None
     """Never take the balloon below this."""
     maximum_kib: int | None = None
