@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.memory.drive import MIB, Drive
@@ -30,6 +30,7 @@ runs = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 @settings(runs, max_examples=200)
 @given(st.integers(0, 2**32))
+@example(32_817)  # two reports in one second
 def test_nothing_unsafe_ever_happens(seed: int) -> None:
     run(random.Random(seed))
 

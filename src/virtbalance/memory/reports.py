@@ -2,8 +2,9 @@
 
 A guest writes its statistics every so often, with the time on its own clock. That time is only
 compared with itself: when it changes, the report is new, and its age is counted from then on our
-clock. How old the very first report is can't be known, so it is one of ``new_reports`` all the
-same but never the only one.
+clock. It is told in whole seconds, so other figures under the same time are a new report, too. How
+old the very first report is can't be known, so it is one of ``new_reports`` all the same but never
+the only one.
 """
 
 from typing import NamedTuple
@@ -41,12 +42,21 @@ class Hearing(NamedTuple):
 
 def listen(hearing: Hearing, sample: MemorySample, now_s: float) -> Hearing:
     """Take one sample in; the same object comes back if it holds nothing new."""
-    if sample.late or not sample.last_update_s or sample.last_update_s == hearing.last_update_s:
+    if sample.late or not sample.last_update_s:
         return hearing
     report, last_update_s = _read(sample, now_s), sample.last_update_s
+    if last_update_s == hearing.last_update_s and not _differs(report, hearing):
+        return hearing
     if isinstance(report, str):
         return Hearing(last_update_s, hearing.reports, now_s, hearing.last, hearing.before, report)
     return Hearing(last_update_s, hearing.reports + 1, now_s, last=report, before=hearing.last)
+
+
+def _differs(report: Report | str, hearing: Hearing) -> bool:
+    """Return whether a report of the same second says something else than the latest one."""
+    if isinstance(report, str) or hearing.nonsense or hearing.last is None:
+        return False
+    return report._replace(heard_s=hearing.last.heard_s) != hearing.last
 
 
 def _read(sample: MemorySample, now_s: float) -> Report | str:
