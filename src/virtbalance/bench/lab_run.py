@@ -2,9 +2,8 @@
 
 What the machine can't hold is refused before anything is started. Loads become the lab's own: a
 loop counts and sleeps, with the count that gives the wanted duty measured first, and is regular
-where the simulator draws; noise becomes a loop with short pauses. What
-only a simulation knows (memory's speed, wants beyond what is there) stays unknown, and metrics that
-need it have no value.
+where the simulator draws; noise becomes a loop with short pauses. What only a simulation knows
+(memory's speed, wants beyond what is there) stays unknown, and metrics that need it have no value.
 """
 
 import contextlib

@@ -5,7 +5,7 @@ import math
 import re
 from typing import NoReturn
 
-from virtbalance.model.guest import WEIGHTS
+from virtbalance.model.guest import checked_weight
 
 _UNITS_KIB = {"": 1, "KIB": 1, "K": 1, "MIB": 1024, "M": 1024, "GIB": 1024**2, "G": 1024**2}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
@@ -51,13 +51,11 @@ def size_kib(text: str) -> int:
 
 
 def weight(text: str) -> float:
-    """Parse a weight, a number within ``WEIGHTS``."""
-    value, (least, greatest) = _finite(text), WEIGHTS
-    if not least <= value <= greatest:
-        raise argparse.ArgumentTypeError(
-            f"must be a number from {least:g} to {greatest:g}, not {text!r}"
-        )
-    return value
+    """Parse a weight that an owner can give."""
+    try:
+        return checked_weight(_finite(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
 
 
 def _finite(text: str) -> float:

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element
 from xml.sax.saxutils import quoteattr
 
 from virtbalance.hypervisor.xml_tree import size_kib
-from virtbalance.model.guest import WEIGHTS, GuestSettings, RoleName
+from virtbalance.model.guest import GuestSettings, RoleName, checked_weight
 
 NAMESPACE = "urn:virt-balance:guest:1"
 
@@ -67,10 +67,7 @@ def write_settings(settings: GuestSettings) -> str | None:
 
 
 def _weight(text: str) -> float:
-    weight, (least, greatest) = float(text), WEIGHTS
-    if not least <= weight <= greatest:
-        raise ValueError(f"must be a number from {least:g} to {greatest:g}")
-    return weight
+    return checked_weight(float(text))
 
 
 def _size_kib(text: str) -> int:

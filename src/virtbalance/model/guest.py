@@ -31,6 +31,14 @@ WEIGHTS = (0.001, 1000.0)
 """Least and greatest weight that an owner can give: what control groups tell apart, and some."""
 
 
+def checked_weight(weight: float) -> float:
+    """Return the weight. ValueError, saying what it must be, if it is not within ``WEIGHTS``."""
+    least, greatest = WEIGHTS
+    if not least <= weight <= greatest:
+        raise ValueError(f"must be a number from {least:g} to {greatest:g}")
+    return weight
+
+
 @dataclass(frozen=True, slots=True)
 class GuestSettings:
     """The owner's wishes for one guest, from its libvirt metadata; ``None`` means the default."""
