@@ -313,7 +313,7 @@ def test_local_steps_towards_256_usable() -> None:
 
 def test_plans_name_givers_first_and_only_changes() -> None:
     estimate = memory(
-        replace(guest("a", 1000, 0, usable=100), target_kib=1032 * MIB),
+        guest("a", 1000, 0, usable=100)._replace(target_kib=1032 * MIB),
         guest("b", 1000, 0, usable=100),
         guest("c", 1000, 0, usable=900),
     )

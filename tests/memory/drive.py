@@ -304,7 +304,7 @@ class Drive:
             guest
             if guest.memory is None or guest.memory.rss_kib is None
             else replace(
-                guest, memory=replace(guest.memory, rss_kib=round(guest.memory.rss_kib * there))
+                guest, memory=guest.memory._replace(rss_kib=round(guest.memory.rss_kib * there))
             )
             for guest in snapshot.guests
         )

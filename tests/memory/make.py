@@ -1,7 +1,7 @@
 """Snapshots and estimates in one line, in MiB."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from virtbalance.memory.demand import DemandState, estimate
@@ -38,21 +38,19 @@ def sample(
 ) -> MemorySample:
     """Return what a well-behaved guest at rest reports; ``used`` includes its kernel's part."""
     total = (maximum if autodeflate else actual) - KERNEL_MIB
-    return replace(
-        MemorySample(
-            maximum_kib=round(maximum * MIB),
-            actual_kib=round(actual * MIB),
-            available_kib=round(total * MIB),
-            unused_kib=round((actual - used - cache) * MIB),
-            usable_kib=round((actual - used) * MIB),
-            swap_in_kib=0,
-            swap_out_kib=0,
-            major_faults=0,
-            rss_kib=round(actual * MIB),
-            last_update_s=round(1_800_000_000 + at_s),
-        ),
-        **other,
+    made = MemorySample(
+        maximum_kib=round(maximum * MIB),
+        actual_kib=round(actual * MIB),
+        available_kib=round(total * MIB),
+        unused_kib=round((actual - used - cache) * MIB),
+        usable_kib=round((actual - used) * MIB),
+        swap_in_kib=0,
+        swap_out_kib=0,
+        major_faults=0,
+        rss_kib=round(actual * MIB),
+        last_update_s=round(1_800_000_000 + at_s),
     )
+    return made._replace(**other)
 
 
 def guest(
@@ -140,26 +138,24 @@ def believed(
     """Return an estimate of one guest."""
     hard = used + 100 if hard is None else hard
     soft = max(hard, used + 128) if soft is None else soft
-    return replace(
-        GuestMemoryEstimate(
-            uuid=name,
-            guest_name=name,
-            maximum_kib=round(maximum * MIB),
-            minimum_kib=round(minimum * MIB),
-            actual_kib=round(actual * MIB),
-            target_kib=round((actual if target is None else target) * MIB),
-            used_kib=round(used * MIB),
-            usable_kib=round((actual - used) * MIB),
-            unused_kib=round((actual - used) * MIB),
-            slope_kib_s=0.0,
-            peak_kib=round(used * MIB),
-            pressure=False,
-            hard_kib=round(hard * MIB),
-            soft_kib=round(soft * MIB),
-            cache_kib=round(max(hard, soft) * MIB),
-        ),
-        **other,
+    made = GuestMemoryEstimate(
+        uuid=name,
+        guest_name=name,
+        maximum_kib=round(maximum * MIB),
+        minimum_kib=round(minimum * MIB),
+        actual_kib=round(actual * MIB),
+        target_kib=round((actual if target is None else target) * MIB),
+        used_kib=round(used * MIB),
+        usable_kib=round((actual - used) * MIB),
+        unused_kib=round((actual - used) * MIB),
+        slope_kib_s=0.0,
+        peak_kib=round(used * MIB),
+        pressure=False,
+        hard_kib=round(hard * MIB),
+        soft_kib=round(soft * MIB),
+        cache_kib=round(max(hard, soft) * MIB),
     )
+    return made._replace(**other)
 
 
 def whole(

@@ -36,7 +36,7 @@ def test_a_balloon_that_moved_since_the_report_does_not_change_what_is_used() ->
     steady(watcher)
     stale = sample(300, at_s=3)
     watcher.targets["g"] = 400 * MIB
-    seen = watcher.see(4, guest(replace(stale, actual_kib=412 * MIB)))
+    seen = watcher.see(4, guest(stale._replace(actual_kib=412 * MIB)))
     assert (mib(seen.used_kib), mib(seen.usable_kib)) == (300, 112)
 
 
@@ -45,7 +45,7 @@ def test_a_new_report_from_the_middle_of_a_move_does_not_change_what_is_used() -
     steady(watcher)
     watcher.targets["g"] = 1024 * MIB
     # Written when the balloon was at 600, read when it was at 800.
-    late = replace(sample(300, 600, at_s=4), actual_kib=800 * MIB)
+    late = sample(300, 600, at_s=4)._replace(actual_kib=800 * MIB)
     assert mib(watcher.see(4, guest(late)).used_kib) == 300
 
 
@@ -57,7 +57,7 @@ def test_a_guest_whose_total_stays_is_read_right_at_rest_and_on_the_move() -> No
         assert mib(watcher.see(second, guest(here, definition=about)).used_kib) == 300
     watcher.targets["g"] = 512 * MIB
     # Half-way; the report may be older than the size, so the error must be to the safe side.
-    moving = replace(sample(300, 900, autodeflate=True, at_s=3), actual_kib=800 * MIB)
+    moving = sample(300, 900, autodeflate=True, at_s=3)._replace(actual_kib=800 * MIB)
     assert 300 <= mib(watcher.see(3, guest(moving, definition=about)).used_kib) <= 424
     there = sample(300, 512, autodeflate=True, at_s=4)
     watcher.see(4, guest(there, definition=about))
@@ -101,7 +101,7 @@ def test_memory_added_at_run_time_starts_the_reading_anew() -> None:
     bigger = sample(300, 4096, 4096, at_s=4)
     watcher.targets["g"] = 4096 * MIB
     watcher.see(4, guest(bigger))
-    assert mib(watcher.see(5, guest(replace(bigger, last_update_s=1_800_000_009))).used_kib) == 300
+    assert mib(watcher.see(5, guest(bigger._replace(last_update_s=1_800_000_009))).used_kib) == 300
 
 
 # Reports
@@ -122,11 +122,11 @@ def test_memory_added_at_run_time_starts_the_reading_anew() -> None:
 def test_a_report_that_makes_no_sense_is_passed_over(nonsense: dict[str, int | None]) -> None:
     watcher = Watcher()
     steady(watcher)
-    absurd = replace(sample(10, at_s=4), **nonsense)  # type: ignore[arg-type]
+    absurd = sample(10, at_s=4)._replace(**nonsense)  # type: ignore[arg-type]
     seen = watcher.see(4, guest(absurd))
     assert (mib(seen.used_kib), seen.fixed) == (300, None)
     for second in range(5, 11):
-        seen = watcher.see(second, guest(replace(absurd, last_update_s=1_800_000_000 + second)))
+        seen = watcher.see(second, guest(absurd._replace(last_update_s=1_800_000_000 + second)))
     assert seen.fixed is not None
     assert seen.fixed.startswith("it reports")
 
@@ -149,7 +149,7 @@ def test_a_report_ages_by_our_clock_and_not_by_the_guests() -> None:
 def test_a_late_answer_is_no_news_and_no_ground_to_shrink() -> None:
     watcher = Watcher()
     steady(watcher)
-    late = replace(sample(400, at_s=4), late=True)
+    late = sample(400, at_s=4)._replace(late=True)
     seen = watcher.see(4, guest(late))
     assert (mib(seen.used_kib), seen.growable_only) == (300, "it does not answer in time")
 

@@ -1,7 +1,7 @@
 """What the guard makes of a policy's wishes (memory.md, sections 7 and 9)."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -50,7 +50,7 @@ class Guarding:
 
 
 def host(available_mib: float, some: float = 0.0, full: float = 0.0) -> HostMemory:
-    return HostMemory(16384 * MIB, round(available_mib * MIB), 0, some, full)
+    return HostMemory(16384 * MIB, round(available_mib * MIB), some, full)
 
 
 # Shrinking while nobody is in need
@@ -59,7 +59,7 @@ def host(available_mib: float, some: float = 0.0, full: float = 0.0) -> HostMemo
 def test_a_step_is_at_most_half_of_what_is_usable() -> None:
     small = believed(used=200, actual=380, maximum=512, minimum=100)
     assert Guarding().does(small, plan=wishes(g=250)) == {"g": 300}
-    assert Guarding().does(replace(small, used_kib=300 * MIB), plan=wishes(g=250)) == {}
+    assert Guarding().does(small._replace(used_kib=300 * MIB), plan=wishes(g=250)) == {}
 
 
 def test_no_guest_is_taken_below_what_it_uses_and_100_mib() -> None:
@@ -130,7 +130,7 @@ def test_the_end_of_a_load_ends_the_waiting() -> None:
 def test_the_base_is_the_balloon_and_not_the_target_under_way() -> None:
     moving = believed(used=200, actual=900, target=850)
     assert Guarding().does(moving, plan=wishes(g=400)) == {"g": 797}
-    assert Guarding().does(replace(moving, target_kib=797 * MIB), plan=wishes(g=400)) == {}
+    assert Guarding().does(moving._replace(target_kib=797 * MIB), plan=wishes(g=400)) == {}
 
 
 # Somebody starves
@@ -162,7 +162,7 @@ def test_growth_comes_only_out_of_what_has_been_returned() -> None:
     done = guarding.does(giver, taker, plan=wishes(a=400, b=1112), budget=1512)
     assert done == {"a": 600}
     assert "free" in guarding.rules
-    on_its_way = replace(giver, target_kib=600 * MIB, actual_kib=800 * MIB)
+    on_its_way = giver._replace(target_kib=600 * MIB, actual_kib=800 * MIB)
     done = guarding.does(on_its_way, taker, plan=wishes(a=600, b=1112), budget=1512)
     assert done == {"b": 712}
 
@@ -256,7 +256,7 @@ def test_a_new_guest_is_shrunk_only_when_the_host_is_in_need() -> None:
 def test_a_stuck_guests_target_is_taken_back_to_where_it_is_once() -> None:
     stuck = believed(actual=700, target=500, stuck=True, fixed="it does not follow")
     assert Guarding().does(stuck, plan=MemoryPlan()) == {"g": 700}
-    assert Guarding().does(replace(stuck, target_kib=700 * MIB), plan=MemoryPlan()) == {}
+    assert Guarding().does(stuck._replace(target_kib=700 * MIB), plan=MemoryPlan()) == {}
 
 
 # The host's states

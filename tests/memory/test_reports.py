@@ -1,7 +1,5 @@
 """When a report is new: its time tells, and within a second its figures."""
 
-from dataclasses import replace
-
 from virtbalance.memory.reports import Hearing, listen
 from virtbalance.model.snapshot import MemorySample
 
@@ -20,11 +18,11 @@ def test_the_same_report_is_heard_once() -> None:
     assert heard.reports == 1
     assert listen(heard, FIRST, 11.0) is heard
     # the balloon's size is the host's word, not the guest's
-    assert listen(heard, replace(FIRST, actual_kib=500_000), 11.0) is heard
+    assert listen(heard, FIRST._replace(actual_kib=500_000), 11.0) is heard
 
 
 def test_other_figures_of_the_same_second_are_a_new_report() -> None:
-    heard = listen(listen(Hearing(), FIRST, 10.0), replace(FIRST, usable_kib=16_285), 11.0)
+    heard = listen(listen(Hearing(), FIRST, 10.0), FIRST._replace(usable_kib=16_285), 11.0)
     assert heard.reports == 2
     assert heard.heard_s == 11.0
     assert heard.last is not None
@@ -34,4 +32,4 @@ def test_other_figures_of_the_same_second_are_a_new_report() -> None:
 
 def test_nonsense_of_the_same_second_is_not_a_report() -> None:
     heard = listen(Hearing(), FIRST, 10.0)
-    assert listen(heard, replace(FIRST, usable_kib=-1), 11.0) is heard
+    assert listen(heard, FIRST._replace(usable_kib=-1), 11.0) is heard

@@ -52,7 +52,6 @@ def read_memory(root: Path) -> HostMemory:
     return HostMemory(
         total_kib=facts["MemTotal"],
         available_kib=facts["MemAvailable"] + _zfs_reclaimable_kib(root),
-        swap_free_kib=facts.get("SwapFree", 0),
         pressure_some_ratio=pressure.get("some"),
         pressure_full_ratio=pressure.get("full"),
         ksm_shared_kib=ksm_pages * os.sysconf("SC_PAGE_SIZE") // 1024,

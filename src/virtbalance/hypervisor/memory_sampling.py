@@ -1,7 +1,6 @@
 """Memory statistics of one guest, from libvirt's ``memoryStats``."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import libvirt
 
@@ -31,7 +30,7 @@ def late_sample(guest: Guest, last: MemorySample | None) -> MemorySample:
     """Return what is left to say of a guest that does not answer: what it said last."""
     if last is None:
         return MemorySample(guest.maximum_kib, guest.current_kib, late=True)
-    return replace(last, late=True)
+    return last._replace(late=True)
 
 
 def has_job(link: Link, uuid: str) -> bool:

@@ -18,8 +18,8 @@ Not done: moving a guest to another host when the hard needs can't be met for lo
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from fractions import Fraction
 from itertools import groupby
+from math import lcm
 from typing import NamedTuple
 
 _WEIGHT_DIGITS = 1_000_000
@@ -149,14 +149,17 @@ def _level(spans: Sequence[Span], weights: Mapping[str, int], amount_kib: int) -
     Below its low bound a guest takes ``low``, above its high bound ``high``, in between level x
     weight; so the sum grows piecewise with the level, and its pieces are walked upwards.
     """
+    # All levels in whole numbers, as multiples of one that divides them: Fractions cost the tick
+    # of a small host a tenth of its time.
+    unit = lcm(*weights.values())
     turns = sorted(
-        [(Fraction(s.low_kib, weights[s.uuid]), weights[s.uuid], -s.low_kib) for s in spans]
-        + [(Fraction(s.high_kib, weights[s.uuid]), -weights[s.uuid], s.high_kib) for s in spans],
+        [(s.low_kib * (unit // weights[s.uuid]), weights[s.uuid], -s.low_kib) for s in spans]
+        + [(s.high_kib * (unit // weights[s.uuid]), -weights[s.uuid], s.high_kib) for s in spans],
         key=lambda turn: turn[0],
     )
     constant, weight = sum(s.low_kib for s in spans), 0
     for level, turn_weight, turn_constant in turns:
-        if weight and constant + level * weight >= amount_kib:
+        if weight and level * weight >= (amount_kib - constant) * unit:
             break
         constant += turn_constant
         weight += turn_weight

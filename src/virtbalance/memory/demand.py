@@ -97,7 +97,7 @@ def estimate(
             tracks[guest.uuid] = track
             guests.append(_guest(track, guest, targets, holds.get(guest.uuid), look))
     if snapshot.memory is None:
-        unread = tuple(replace(guest, fixed=guest.fixed or _UNREADABLE) for guest in guests)
+        unread = tuple(guest._replace(fixed=guest.fixed or _UNREADABLE) for guest in guests)
         other = state.other if state else budget.OtherUse()
         blind = MemoryEstimate(
             HostMemory(0, 0),

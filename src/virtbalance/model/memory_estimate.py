@@ -1,12 +1,12 @@
 """What the memory figures mean: what each guest needs and what the host can give."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtbalance.model.snapshot import HostMemory
 
 
-@dataclass(frozen=True, slots=True)
-class GuestMemoryEstimate:
+class GuestMemoryEstimate(NamedTuple):
     """Memory of one guest, as far as it can be believed."""
 
     uuid: str

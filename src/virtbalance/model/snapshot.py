@@ -36,8 +36,7 @@ class VcpuSample(NamedTuple):
     """Runs under a realtime scheduling class: not ours to move."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemorySample:
+class MemorySample(NamedTuple):
     """Memory of one guest: all but ``maximum``, ``actual`` and ``rss`` is the guest's own claim."""
 
     maximum_kib: int
@@ -96,7 +95,6 @@ class HostMemory:
     total_kib: int
     available_kib: int
     """What can be had without swapping: free memory and caches that are given back on demand."""
-    swap_free_kib: int = 0
     pressure_some_ratio: float | None = None
     """Share of the last 10 s in which some task waited for memory."""
     pressure_full_ratio: float | None = None

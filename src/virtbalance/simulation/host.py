@@ -125,7 +125,7 @@ class SimulatedHost(World):
         if guest.memory is None:
             return None
         if self.now_ns < self._late_until_ns.get(guest.uuid, 0) and guest.uuid in self._answers:
-            return replace(self._answers[guest.uuid], late=True)
+            return self._answers[guest.uuid]._replace(late=True)
         self._answers[guest.uuid] = guest.memory.sample(self.now_s)
         return self._answers[guest.uuid]
 

@@ -70,8 +70,6 @@ class GuestMemoryTruth:
     performance_s: float
     """The same, summed over time."""
     out_of_memory_s: float
-    first_out_of_memory_s: float | None
-    """Since the guest's start."""
     kills: int
     """Times the out-of-memory killer struck because the balloon asked too much."""
     program: Consumer | None
@@ -97,7 +95,6 @@ class GuestMemory:
         self._swapped_kib = self._swap_in_kib = self._swap_out_kib = self._faults = 0.0
         self._performance_ratio, self._performance_s = 1.0, 0.0
         self._oom_s, self._kills = 0.0, 0
-        self._first_oom_s: float | None = None
         self._judged = False
         self.paused = False
         self.stats_period_s = definition.stats_period_s
@@ -138,7 +135,7 @@ class GuestMemory:
             self._move_balloon(since_s, dt_s)
         self._want(since_s, dt_s)
         self._fill(dt_s)
-        self._suffer(since_s, dt_s, host_slowdown)
+        self._suffer(dt_s, host_slowdown)
         self._check()
 
     def _check(self) -> None:
@@ -211,7 +208,7 @@ class GuestMemory:
         kept_kib = _KEPT_RATIO * self._room_kib if pushed_kib else 0.0
         return min(self._room_kib, max(self._room_kib - kept_kib, self._used_kib - pushed_kib))
 
-    def _suffer(self, since_s: float, dt_s: float, host_slowdown: float) -> None:
+    def _suffer(self, dt_s: float, host_slowdown: float) -> None:
         """Swap, count what is lacking, and be slow."""
         lacking_kib = max(0.0, self.want_kib - self._room_kib)
         shortfall = lacking_kib / self.want_kib if lacking_kib else 0.0
@@ -229,8 +226,6 @@ class GuestMemory:
             self._faults += _THRASH_FAULTS_S * dt_s
         if lacking_kib > swapped_kib:
             self._oom_s += dt_s
-            if self._first_oom_s is None:
-                self._first_oom_s = since_s
         self._performance_ratio = host_slowdown / (1.0 + 15.0 * shortfall)
         self._performance_s += self._performance_ratio * dt_s
 
@@ -315,7 +310,6 @@ class GuestMemory:
             performance_ratio=self._performance_ratio,
             performance_s=self._performance_s,
             out_of_memory_s=self._oom_s,
-            first_out_of_memory_s=self._first_oom_s,
             kills=self._kills,
             program=self._run.state if self._run else None,
         )
@@ -328,7 +322,6 @@ class HostMemoryModel:
         self._machine = machine
         self._some_ratio = 0.0
         self.excess_kib = 0.0
-        self.over_s = 0.0
 
     def advance(self, now_s: float, dt_s: float, guests: Collection[GuestMemory]) -> None:
         """Go on for ``dt_s``: first the host's state, then each guest under it."""
@@ -338,7 +331,6 @@ class HostMemoryModel:
             if not guest.paused:
                 guest.advance(now_s, dt_s, slowdown)
         self._settle(now_s, guests)
-        self.over_s += dt_s if self.excess_kib > 0 else 0.0
         stalled = 1.0 - self.slowdown_ratio
         self._some_ratio += (stalled - self._some_ratio) * min(1.0, dt_s / _PRESSURE_MEMORY_S)
 
@@ -363,7 +355,6 @@ class HostMemoryModel:
         return HostMemory(
             total_kib=self._machine.memory_kib,
             available_kib=max(0, round(free_kib)),
-            swap_free_kib=round(self._machine.swap_kib - self.excess_kib),
             pressure_some_ratio=self._some_ratio,
             pressure_full_ratio=self._some_ratio / 2,
         )

@@ -47,8 +47,6 @@ class Truth:
     """By guest UUID."""
     host_excess_kib: int
     """Memory in use beyond what the host has."""
-    host_over_s: float
-    """Seconds in which there was any."""
 
 
 @dataclass(slots=True)
@@ -312,7 +310,6 @@ class World:
                 if guest.memory is not None
             },
             host_excess_kib=round(self._host_memory.excess_kib),
-            host_over_s=self._host_memory.over_s,
         )
 
     def uuid_of(self, name: str) -> str:
