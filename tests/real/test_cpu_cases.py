@@ -197,18 +197,25 @@ def test_a_period_of_a_tenth_of_a_second_works(case: Case, counts: Callable[[flo
 def test_heavy_guests_in_a_heap_get_done_what_two_pcpus_allow(
     case: Case, counts: Callable[[float], int]
 ) -> None:
+    """What two pCPUs allow is seen by hand: together they may do 1.6 to 2 times what one does."""
     count = counts(HEAVY_RATIO)
-    demand = len(case.guests) * HEAVY_RATIO
-    ratios = []
+    heap, halves = (0, 0, 0, 0), (0, 0, 1, 1)
+    turns: dict[str, tuple[Sequence[int], object]] = {
+        "heap": (heap, Hold()),
+        "by hand": (halves, Hold()),
+        "balanced": (heap, None),
+    }
+    done: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(3):
-        done = []
-        for policy in (Hold(), None):
-            place(case.hypervisor, case.guests, (0, 0, 0, 0))
+        for name, (places, policy) in turns.items():
+            place(case.hypervisor, case.guests, places)
             load_all(case.guests, count)
             runner = threading.Thread(target=case.run, args=(14,), kwargs={"policy": policy})
             runner.start()
             iterations_per_s(case.guests, 6.0)  # time to be spread
-            done.append(iterations_per_s(case.guests, 7.0))
+            done[name].append(iterations_per_s(case.guests, 7.0))
             runner.join()
-        ratios.append(done[1] / done[0])
-    assert statistics.median(ratios) >= 0.85 * min(2, demand) / min(1, demand), ratios
+    risen = [b / a for a, b in zip(done["heap"], done["balanced"], strict=True)]
+    possible = [b / a for a, b in zip(done["heap"], done["by hand"], strict=True)]
+    assert statistics.median(possible) > 1.3, done
+    assert statistics.median(risen) >= 0.85 * statistics.median(possible), done
