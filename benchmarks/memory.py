@@ -6,7 +6,8 @@ driver (no /dev/kvm needed), halted by their firmware: SeaBIOS looking for a dis
 a second, which 50 times would be most of what is measured. It takes in turn, round after round, so
 that the noise of the machine falls on all alike: libvirt's bulk call for balloon statistics, our
 look at the same guests, which asks them side by side, and our own code alone, the calls answered at
-once with what a guest with an operating system would tell. Figures are medians.
+once with what guests with an operating system and a steady load would tell whose balloons go where
+they are asked. Figures are medians.
 
 How much faster the look can be is bounded by the CPUs: QEMU and libvirt need the same time for an
 answer however they are asked, and the bulk call keeps more than one CPU busy already. That bound is
@@ -25,7 +26,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
@@ -44,7 +46,9 @@ from virtbalance.hypervisor.processes import find_process
 from virtbalance.memory.allocation import Claim, Overload, allocate
 from virtbalance.memory.policies.fair import Fair
 from virtbalance.model.guest import GuestDefinition
+from virtbalance.model.plan import Resize, Verdict
 from virtbalance.model.snapshot import GuestSample, HostMemory, MemorySample, Scope, Snapshot
+from virtbalance.model.tick import Outcome, Status
 from virtbalance.model.topology import flat_topology
 
 MIB = 1024
@@ -56,6 +60,7 @@ SETTLE_S = 5.0
 OURS_A_ROUND = 5  # so short that one alone would be lost in the noise
 TICK_NS = 2_000_000_000
 GUEST_MIB = 1024
+USED_MIB = 200
 ROM_BYTES = 65536
 HALT = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jmp back: what an idle guest without timers does
 RESET_VECTOR = ROM_BYTES - 16
@@ -205,7 +210,7 @@ def measured(
         return hypervisor.sample(Scope.MEMORY, 5.0)
 
     assert len(our_look().guests) == len(names), "we look at all of them"
-    role = memory_role()
+    role, size_kib = memory_role(), GUEST_MIB * MIB
     costs: dict[str, list[Cost]] = {
         name: [] for name in (BULK, SIDE_BY_SIDE, OWN_LOOK, OWN_THOUGHT)
     }
@@ -214,20 +219,42 @@ def measured(
         costs[BULK].append(cost(lambda: bare.connection.getAllDomainStats(balloon, 0), pids))
         costs[SIDE_BY_SIDE].append(cost(our_look, pids))
         for tick in islice(ticks, OURS_A_ROUND):
-            told = invented_statistics(tick)
-            # No Mock: its own bookkeeping would be most of what is measured.
-            with mock.patch.object(Link, "memory_statistics", lambda *_, told=told: told):
+            with answered_at_once(invented_statistics(tick, size_kib)):
                 costs[OWN_LOOK].append(Cost(time_ms(our_look)))
                 snapshot = replace(our_look(), taken_ns=tick * TICK_NS)
-            costs[OWN_THOUGHT].append(Cost(time_ms(partial(think, role, snapshot))))
+            began = time.perf_counter()
+            verdict = think(role, snapshot)
+            costs[OWN_THOUGHT].append(Cost((time.perf_counter() - began) * 1000))
+            size_kib = followed(role, verdict, size_kib)
     assert not any(guest.memory is None or guest.memory.late for guest in our_look().guests)
     return {name: median_cost(taken) for name, taken in costs.items()}
 
 
-def invented_statistics(number: int) -> dict[str, int]:
+@contextmanager
+def answered_at_once(told: dict[str, int]) -> Iterator[None]:
+    """Put what libvirt would answer in the place of the two calls a look makes for each guest."""
+
+    # No Mock: its own bookkeeping would be most of what is measured.
+    def statistics_of(_link: Link, _uuid: str) -> dict[str, int]:
+        return told
+
+    def no_job(_link: Link, _uuid: str) -> int:
+        return int(libvirt.VIR_DOMAIN_JOB_NONE)
+
+    with mock.patch.multiple(Link, memory_statistics=statistics_of, job_type=no_job):
+        yield
+
+
+def followed(role: MemoryRole, verdict: Verdict, size_kib: int) -> int:
+    """Return the size all guests have at the next tick: their balloons go where they are asked."""
+    role.record([Outcome(action, Status.DONE) for action in verdict.actions])
+    targets_kib = (action.target_kib for action in verdict.actions if isinstance(action, Resize))
+    return next(targets_kib, size_kib)
+
+
+def invented_statistics(number: int, actual_kib: int) -> dict[str, int]:
     """Return what ``memoryStats`` tells of a guest with an operating system and a steady load."""
-    actual_kib = GUEST_MIB * MIB
-    usable_kib = actual_kib // 3 + random.Random(number).randrange(8 * MIB)
+    usable_kib = actual_kib - USED_MIB * MIB + random.Random(number).randrange(8 * MIB)
     return {
         "actual": actual_kib,
         "swap_in": 0,
@@ -296,11 +323,11 @@ def memory_role() -> MemoryRole:
     return MemoryRole(Fair(), Fair.Config(), parts)
 
 
-def think(role: MemoryRole, snapshot: Snapshot) -> None:
+def think(role: MemoryRole, snapshot: Snapshot) -> Verdict:
     """Do what a tick does between looking and acting."""
     now_s = snapshot.taken_ns / 1e9
     role.look(snapshot)
-    role.guard(role.decide(now_s), now_s)
+    return role.guard(role.decide(now_s), now_s)
 
 
 def median_ms(work: Callable[[], object], repeats: int) -> float:

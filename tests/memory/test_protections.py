@@ -99,7 +99,7 @@ def test_a_floor_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     admit = guarding._admit
 
     def without(plan: Any, estimate: Any) -> Any:
-        guests = [replace(guest, minimum_kib=0) for guest in estimate.guests]
+        guests = [guest._replace(minimum_kib=0) for guest in estimate.guests]
         sizes = tuple(replace(size, size_kib=200 * MIB) for size in plan.sizes)
         return admit(replace(plan, sizes=sizes), replace(estimate, guests=tuple(guests)))
 

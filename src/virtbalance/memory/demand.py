@@ -124,11 +124,10 @@ def estimate(
         now_s,
         settings.budget,
     )
-    whole = _whole(snapshot.memory, guests, tracks, other, reservations, look)
-    takes = {
-        guest.uuid: guest.charge_kib + _overhead_kib(tracks[guest.uuid], settings)
-        for guest in guests
-    }
+    own_kib = {uuid: _overhead_kib(track, settings) for uuid, track in tracks.items()}
+    overheads_kib = sum(own_kib.values())
+    whole = _whole(snapshot.memory, guests, tracks, other, overheads_kib, reservations, look)
+    takes = {guest.uuid: guest.charge_kib + own_kib[guest.uuid] for guest in guests}
     inside = compartment_estimates(snapshot.compartments, others, takes, settings.budget)
     after = DemandState(now_s, look.passed_s, tracks, other, others)
     return replace(whole, compartments=inside), after
@@ -335,14 +334,14 @@ def _whole(
     guests: list[GuestMemoryEstimate],
     tracks: Mapping[str, Track],
     other: budget.OtherUse,
+    overheads_kib: int,
     reservations: Sequence[Reservation],
     look: _Look,
 ) -> MemoryEstimate:
     settings = look.settings.budget
-    overheads = sum(_overhead_kib(track, look.settings) for track in tracks.values())
     charges = sum(guest.charge_kib for guest in guests)
     other_kib = round(other.peak_kib)
-    budget_kib = budget.budget_kib(host, other_kib, overheads, charges, settings)
+    budget_kib = budget.budget_kib(host, other_kib, overheads_kib, charges, settings)
     budget_kib += _lent_kib(guests, tracks)
     resizable = {guest.uuid: guest.committed_kib for guest in guests if not guest.fixed}
     fixed = {guest.uuid: guest.charge_kib for guest in guests if guest.fixed}
@@ -370,6 +369,8 @@ def _lent_kib(guests: Sequence[GuestMemoryEstimate], tracks: Mapping[str, Track]
     One whose balloon did not follow when last asked is not counted on.
     """
     idle_kib = sum(guest.idle_kib for guest in guests)
+    if not idle_kib:
+        return 0
     followers = (g for g in guests if not (g.fixed or tracks[g.uuid].motion.failures))
     debtors = (g for g in followers if g.swaps)
     return min(idle_kib, sum(max(0, g.committed_kib - g.minimum_kib) for g in debtors))

@@ -16,7 +16,8 @@ that reboots does the same and comes back by itself; nobody is harmed by waiting
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtbalance.model.guest import GuestState
 from virtbalance.model.snapshot import GuestSample, MemorySample, Snapshot
@@ -50,8 +51,7 @@ class OutsideChange:
         return f"balloon at {seen} MiB, we had set {expected} MiB"
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(NamedTuple):
     """One balloon since its target was last set."""
 
     incarnation: str
@@ -89,7 +89,7 @@ def observe(
         if before is None or before.incarnation != guest.incarnation:
             watched[guest.uuid] = _baseline(guest, target_kib, guest.memory.actual_kib)
         elif guest.memory.late or guest.state is not GuestState.RUNNING:
-            watched[guest.uuid] = replace(before, target_kib=target_kib)
+            watched[guest.uuid] = before._replace(target_kib=target_kib)
         else:
             after, change = _look(before, guest, target_kib, guest.memory)
             watched[guest.uuid] = after
@@ -116,7 +116,7 @@ def _look(
     if distance_kib > before.nearest_kib + _tolerance_kib(guest):
         return _strayed(before, guest, target_kib, actual_kib)
     nearest_kib = min(before.nearest_kib, distance_kib)
-    return replace(before, nearest_kib=nearest_kib, actual_kib=actual_kib, doubt=False), None
+    return before._replace(nearest_kib=nearest_kib, actual_kib=actual_kib, doubt=False), None
 
 
 def _strayed(
@@ -130,7 +130,7 @@ def _strayed(
         # It rebooted, or its own driver gives memory back because the guest runs out of it.
         return _baseline(guest, target_kib, actual_kib), None
     if not before.doubt:
-        return replace(before, actual_kib=actual_kib, doubt=True), None
+        return before._replace(actual_kib=actual_kib, doubt=True), None
     return _departed(guest, target_kib, actual_kib, +1)
 
 
@@ -140,7 +140,7 @@ def _departed(
     """Report a change; from now on the value seen is the target expected."""
     change = OutsideChange(guest.uuid, guest.name, actual_kib, target_kib, continued)
     watched = _baseline(guest, actual_kib, actual_kib)
-    return replace(watched, away=away), change
+    return watched._replace(away=away), change
 
 
 def _baseline(guest: GuestSample, target_kib: int, actual_kib: int) -> Watched:
