@@ -156,6 +156,17 @@ def test_who_grows_on_a_rich_host_does_not() -> None:
 # Growing
 
 
+def test_for_cache_alone_more_must_be_at_stake() -> None:
+    """82 MiB are 4 % of 2048; to its soft need it grows by 32, and to its maximum by anything."""
+    fed = believed(used=200, actual=600, soft=600)
+    assert Guarding().does(fed, plan=wishes(g=680)) == {}
+    assert Guarding().does(fed, plan=wishes(g=690)) == {"g": 690}
+    wanting = believed(used=200, actual=600, soft=640)
+    assert Guarding().does(wanting, plan=wishes(g=640)) == {"g": 640}
+    nearly = believed(used=200, actual=2040, soft=600)
+    assert Guarding().does(nearly, plan=wishes(g=2048)) == {"g": 2048}
+
+
 def test_growth_comes_only_out_of_what_has_been_returned() -> None:
     giver, taker = believed("a", actual=1000, used=200), believed("b", used=500, hard=1000)
     guarding = Guarding()

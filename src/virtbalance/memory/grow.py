@@ -79,7 +79,9 @@ def _grant(wish: Wish, granted_kib: int, scene: Scene) -> Resize | Amendment:
         rule, limit = "host" if scene.state > HostState.GREEN else "hold", highest_text
     else:
         rule, limit = "free", "no more is free"
-    band_kib = max(settings.grow_band_kib, settings.grow_band_ratio * guest.maximum_kib)
+    has_soft = guest.target_kib >= guest.soft_kib
+    band_ratio = settings.cache_band_ratio if has_soft else settings.grow_band_ratio
+    band_kib = max(settings.grow_band_kib, band_ratio * guest.maximum_kib)
     if guest.target_kib < wish.urgent_kib:
         band_kib = settings.urgent_grow_band_kib
     elif wish.size_kib <= guest.actual_kib:

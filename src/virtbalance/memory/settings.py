@@ -242,7 +242,10 @@ class GuardSettings:
     grow_band_kib: int = 32 * _MIB
     """Less than this is not worth giving, unless it is hard need or the last step ..."""
     grow_band_ratio: float = 0.01
-    """... nor less than this part of its maximum."""
+    """... nor less than this part of its maximum ..."""
+    cache_band_ratio: float = 0.04
+    """... nor than this, where it has its soft need already and more is for cache alone. On recorded
+    guests a fifth to a third of what was moved went to and fro for that."""
     urgent_grow_band_kib: int = 8 * _MIB
     """Hard need smaller than this can wait."""
     tolerance_kib: int = 4 * _MIB
@@ -285,6 +288,7 @@ class GuardSettings:
             pressure_wait_s=(0, 3600),
             grow_band_kib=(0, _ANY),
             grow_band_ratio=(0, 1),
+            cache_band_ratio=(0, 1),
             urgent_grow_band_kib=(0, _ANY),
             tolerance_kib=(0, _ANY),
             critical_ratio=(0, 1),
