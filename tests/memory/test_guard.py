@@ -340,6 +340,17 @@ def test_a_guest_that_has_less_than_is_safe_is_refused_for_that_reason() -> None
     )
 
 
+def test_a_host_in_need_takes_from_guests_with_swap_what_others_cannot_give() -> None:
+    """Without swap 900 in use stay 1000; so of 1500 the other keeps 500 and not 750."""
+    fast = believed("a", used=900, actual=1000, hard=1000)
+    slow = believed("b", used=730, actual=750, hard=1000, swaps=True)
+    plan = wishes(a=750, b=750)
+    assert Guarding().does(fast, slow, plan=plan, budget=1500, host=host(400)) == {"b": 730}
+    assert Guarding().does(fast, slow, plan=plan, budget=1500) == {}, "the host is not in need"
+    enough = Guarding()
+    assert enough.does(fast, slow, plan=plan, budget=1750, host=host(400)) == {}
+
+
 def test_but_not_while_it_swaps_in_faster_than_the_poorest() -> None:
     assert overloaded(swaps=True, swap_in_kib_s=10.0) == {}
     assert overloaded(swaps=True, swap_in_kib_s=10.0, poor_swaps_in_kib_s=20.0) == {"g": 948}

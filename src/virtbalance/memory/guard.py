@@ -14,14 +14,15 @@ Amendments say what was not done and why. Their rules: ``nonsense``, ``fixed``, 
 ``hold``, ``new``, ``dead-band``, ``cool-down``, ``safe``, ``step``, ``free``, ``host``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from virtbalance.memory.allocation import Span, fill
 from virtbalance.memory.grow import grow
 from virtbalance.memory.host_state import HostState, HostWatch, watch_host
 from virtbalance.memory.scene import Wish, amendment, mib, set_scene
 from virtbalance.memory.settings import GuardSettings
-from virtbalance.memory.shrink import Past, shrink
+from virtbalance.memory.shrink import Past, can_be_squeezed, safe_kib, shrink
 from virtbalance.model.hold import Hold
 from virtbalance.model.memory_estimate import GuestMemoryEstimate, MemoryEstimate
 from virtbalance.model.plan import (
@@ -55,6 +56,8 @@ def guard(
     host = watch_host(state.host, estimate, settings, now_s)
     wishes, refused = _admit(plan, estimate)
     wishes = [_reclaimed(wish, host.state) for wish in wishes]
+    if host.state is HostState.RED:
+        wishes = _borne_by_swap(wishes, estimate.budget_kib, settings)
     scene = set_scene(wishes, estimate, host.state, holds, settings, now_s)
     pasts = {g.uuid: _recalled(state.guests.get(g.uuid), g, now_s) for g in estimate.resizable}
     smaller = [wish for wish in wishes if wish.size_kib < wish.guest.target_kib]
@@ -115,6 +118,37 @@ def _reclaimed(wish: Wish, state: HostState) -> Wish:
     if state is HostState.ORANGE:
         return wish._replace(size_kib=min(wish.size_kib, wish.guest.soft_kib))
     return wish
+
+
+def _borne_by_swap(wishes: Sequence[Wish], budget_kib: int, settings: GuardSettings) -> list[Wish]:
+    """Have guests with swap give what others can't: a host in need can't wait for these.
+
+    A guest without swap keeps what it uses, whatever is wished; what the whole exceeds the budget
+    by for that is taken from those that just get slower by it, down to their minimum.
+    """
+    kept_kib = {wish.guest.uuid: _kept_kib(wish, settings) for wish in wishes}
+    over_kib = min(
+        sum(kept_kib[wish.guest.uuid] - wish.size_kib for wish in wishes),
+        sum(kept_kib.values()) - budget_kib,
+    )
+    spans = [
+        Span(w.guest.uuid, w.guest.weight, w.guest.minimum_kib, w.size_kib)
+        for w in wishes
+        if can_be_squeezed(w.guest)
+    ]
+    if over_kib <= 0 or not spans:
+        return list(wishes)
+    sizes_kib, _ = fill(spans, sum(span.high_kib for span in spans) - over_kib)
+    return [w._replace(size_kib=sizes_kib.get(w.guest.uuid, w.size_kib)) for w in wishes]
+
+
+def _kept_kib(wish: Wish, settings: GuardSettings) -> int:
+    """Return what the guest will have once its wish is met as far as that is safe."""
+    guest = wish.guest
+    if can_be_squeezed(guest):
+        return wish.size_kib
+    least_kib = guest.target_kib if guest.growable_only else safe_kib(guest, settings)
+    return max(wish.size_kib, min(guest.target_kib, least_kib))
 
 
 def _recalled(past: Past | None, guest: GuestMemoryEstimate, now_s: float) -> Past:

@@ -244,8 +244,8 @@ class GuardSettings:
     grow_band_ratio: float = 0.01
     """... nor less than this part of its maximum ..."""
     cache_band_ratio: float = 0.04
-    """... nor than this, where it has its soft need already and more is for cache alone. On recorded
-    guests a fifth to a third of what was moved went to and fro for that."""
+    """... nor than this, where it has its soft need already and more is for cache alone. On
+    recorded guests a fifth to a third of what was moved went to and fro for that."""
     urgent_grow_band_kib: int = 8 * _MIB
     """Hard need smaller than this can wait."""
     tolerance_kib: int = 4 * _MIB

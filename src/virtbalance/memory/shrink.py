@@ -43,6 +43,11 @@ def safe_kib(guest: GuestMemoryEstimate, settings: GuardSettings) -> int:
     return max(guest.used_kib, guest.actual_kib - guest.usable_kib) + headroom_kib
 
 
+def can_be_squeezed(guest: GuestMemoryEstimate) -> bool:
+    """Return whether it just gets slower if it has less than it uses."""
+    return guest.swaps and not guest.growable_only
+
+
 def _barred(wish: Wish, scene: Scene) -> Amendment | None:
     """Return why the guest must not be shrunk at all."""
     hold = scene.holds.get(wish.guest.uuid)
@@ -124,8 +129,7 @@ def _squeezed_kib(guest: GuestMemoryEstimate, scene: Scene) -> int:
     settings = scene.settings
     if not (
         scene.overload
-        and guest.swaps
-        and not guest.growable_only
+        and can_be_squeezed(guest)
         and guest.usable_kib < settings.squeeze_below_ratio * guest.actual_kib
         and (scene.critical or guest.swap_in_kib_s <= scene.poorest_swap_in_kib_s)
     ):
