@@ -1,5 +1,7 @@
 """Taking turns: what is owed, who moves, and when nobody does."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.cpu.estimates import estimate_of, vcpu
@@ -60,3 +62,14 @@ def test_moves_forgive_what_their_pcpus_have_brought_about() -> None:
     assert {pin.reason.rule for pin in plan.pins} == {"move"}
     assert after is not None
     assert after.owed_s == {VcpuKey("d", 0): 1.5}
+
+
+def test_where_a_move_may_soon_be_sure_nobody_takes_turns_before() -> None:
+    """e works every fourth second: three times are not enough to know whether one has to go."""
+    e = replace(vcpu("e", 0.075, 0), history=(0.0, 0.0, 0.0, 0.3) * 3)
+    host = replace(THREE, vcpus=(*THREE.vcpus, e))
+    plan, _ = Balance().decide(
+        Deficits(10.0, {A: 0.4, B: 0.3, C: -0.7}), host, Balance.Config(pin="cpu"), 10.0
+    )
+    assert plan.pins == ()
+    assert {pin.reason.rule for pin in plan.considered} == {"unsure"}

@@ -57,3 +57,23 @@ def test_what_gains_only_on_the_edge_of_enough_is_not_tried() -> None:
     assert trials(estimate_of(2, *full)) == []
     clear = [*full[:3], vcpu("d", 0.28, 1)]
     assert trials(estimate_of(2, *clear))[0].passed
+
+
+def test_after_changes_that_were_not_sure_the_next_must_be_surer() -> None:
+    """Of pCPU 1 one should leave; on pCPU 0 two work in bursts, and may move or not."""
+    wavy = tuple(0.55 + 0.4 * (x - 0.5) for x in (0.9, 0.1, 0.5, 0.2, 0.7, 0.4) * 2)
+    waves = [replace(vcpu(f"wave{i}", 0.55, 1), history=wavy) for i in range(2)]
+
+    def found(fixed: str | None) -> Trial:
+        bursts = [
+            replace(vcpu(f"b{i}", 0.58, 0, fixed=fixed), history=(*(0.5,) * 5, 1.0) * 2)
+            for i in range(2)
+        ]
+        host = estimate_of(3, vcpu("calm", 0.4, 2), *waves, *bursts)
+        return next(trial for trial in trials(host) if trial.change.source == 1)
+
+    only, fifth = found("pinned by its owner"), found(None)
+    assert only.change.target == fifth.change.target == 2
+    assert only.gain == pytest.approx(fifth.gain)
+    assert only.passed
+    assert not fifth.passed

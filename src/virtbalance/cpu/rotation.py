@@ -8,7 +8,8 @@ at one pin every two seconds (cpu.md, section 13, where they change places with 
 
 It is done only where the two pCPUs exchange their loads by it, so the host stays as even as it is.
 Where evening still finds something to do, that is the cure, and debts of the former placement are
-forgiven: else the first turn undoes what the last move has done.
+forgiven: else the first turn undoes what the last move has done. Where it has something in sight
+that is not sure yet, the turn waits for it: an eighth fewer pins on PlanetLab 0.85, ten seeds.
 """
 
 import math

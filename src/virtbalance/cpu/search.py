@@ -15,6 +15,7 @@ is 0.0002 pCPUs: the floor of 0.003 counts, and web1 passes.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,7 +30,8 @@ RECEIVERS = 24
 PARTNERS = 8
 """Least loaded pCPUs tried for a move, and for a swap."""
 TESTED = 4
-"""Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck."""
+"""Most promising changes of a pCPU that are tested: the more are tested, the more pass by luck.
+Those of the next pCPU must therefore be surer."""
 HORIZON_S = (10.0, 300.0)
 """A gain is taken to last as long as the demands have lasted, within these; cpu.md, section 8."""
 LEAST_GAIN_RATIO = 0.003
@@ -72,6 +74,12 @@ def least_gain(cost_s: ArrayLike, lasts_s: ArrayLike, floor: ArrayLike) -> Array
     return gain
 
 
+def _errors(errors: float, asked: int) -> float:
+    """Return how many standard errors keep luck as rare in so many tests as in one (Bonferroni)."""
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-errors) / asked)
+
+
 class Search:
     """Tries changes on a board, which may change between two questions."""
 
@@ -99,13 +107,16 @@ class Search:
         strains = self._board.strains().round(9)
         coolest = np.argsort(self._board.relative().round(9), kind="stable")
         sources = np.argsort(-strains, kind="stable")[:SOURCES]
+        failed = 0
         for source in sources.tolist():
-            for trial in self._trials_from(source, coolest[coolest != source]):
+            errors = _errors(self._errors, failed + 1)
+            for trial in self._trials_from(source, coolest[coolest != source], errors):
                 yield trial
+                failed += 1
                 if trial.passed:
                     return
 
-    def _trials_from(self, source: int, coolest: Array) -> Iterator[Trial]:
+    def _trials_from(self, source: int, coolest: Array, errors: float) -> Iterator[Trial]:
         movable = self._movable(source)
         if not movable:
             return
@@ -124,7 +135,7 @@ class Search:
             yield Trial(
                 Change(movable[row], back, source, int(partners.pcpus[column])),
                 gain=float(newest.mean(axis=-1).min()),
-                sure=min(lower_bound(gain, self._errors) for gain in newest),
+                sure=min(lower_bound(gain, errors) for gain in newest),
                 cost=float(costs[row, column]),
             )
 

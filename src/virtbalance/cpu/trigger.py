@@ -6,7 +6,8 @@ change whose mean gain, less two standard errors, still pays for the move (cpu.m
 Nothing here asks how busy a pCPU is: on an idle host gains are tiny, under noise they scatter, and
 a clear and lasting imbalance passes after three samples.
 
-Example: gains 0.030, 0.024, 0.036: mean 0.030, standard error 0.0035, lower bound 0.023.
+Example: gains 0.030, 0.024, 0.036: mean 0.030, standard error 0.0035. With only three samples
+two errors count as four (Student's distribution): the gain is surely 0.016.
 """
 
 import numpy as np
