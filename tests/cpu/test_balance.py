@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cpu.estimates import applied, estimate_of, vcpu
-from virtbalance.cpu.policies.balance import Balance
+from virtbalance.cpu.backoff import BackOff
+from virtbalance.cpu.policies.balance import Balance, Memory
 from virtbalance.cpu.policies.hold import Hold
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.plan import CpuPlan
@@ -197,6 +198,36 @@ def test_weights_decide_who_shares_with_whom() -> None:
     great = vcpu("great", 1.0, 0, weight=3.0)
     small = [vcpu(f"s{i}", 1.0, 0 if i == 0 else 1, weight=1.0) for i in range(3)]
     assert homes(estimate_of(2, great, *small)) == {"great/0": 0, "s0/0": 1, "s1/0": 1, "s2/0": 1}
+
+
+def test_after_broken_promises_more_certainty_is_asked_for() -> None:
+    restless = [replace(vcpu(f"g{i}", 0.6, 0), history=(0.4, 0.8, 0.7, 0.5) * 3) for i in range(2)]
+    host = estimate_of(2, *restless, vcpu("calm", 0.4, 1))
+    wary = Memory(promises=BackOff(until_s=600.0))
+    config = Balance.Config(pin="cpu")
+    assert len(Balance().decide(wary, host, config, 600.0)[0].pins) == 1
+    plan, _ = Balance().decide(wary, host, config, 599.0)
+    assert plan.pins == ()
+    assert str(plan.considered[0].reason).endswith(
+        "(little came of former gains: 2 times the usual certainty is asked)"
+    )
+
+
+@pytest.mark.parametrize("pin", ["cpu", "domain"])
+def test_promises_are_remembered_until_they_are_seen_to_be_kept(pin: str) -> None:
+    crowd = [vcpu(f"g{i:02}", 0.9, set(range(8)), run=0.7) for i in range(10)]
+    if pin == "cpu":
+        crowd = [vcpu(f"g{i:02}", 0.6, 0, run=0.3) for i in range(3)]
+    host = estimate_of(16, *crowd)
+    config = Balance.Config(pin=pin)
+    plan, state = Balance().decide(None, host, config, 0.0)
+    assert len(state.promises.pending) == 1
+    served = tuple(replace(v, run_ratio=v.demand_ratio) for v in applied(host, plan).vcpus)
+    for now_s in (3.0, 6.0, 9.0):
+        _, state = Balance().decide(state, replace(host, vcpus=served), config, now_s)
+    assert state.promises.pending == ()
+    assert state.promises.came > 0.5 * state.promises.promised > 0
+    assert state.promises.factor(9.0) == 1.0
 
 
 def test_what_is_not_sure_is_told() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.cpu.estimates import estimate_of, vcpu
-from virtbalance.cpu.policies.balance import Balance
+from virtbalance.cpu.policies.balance import Balance, Memory
 from virtbalance.cpu.rotation import Deficits, accrue
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.guest import VcpuKey
@@ -17,7 +17,7 @@ THREE = estimate_of(
 
 
 def moves(estimate: CpuEstimate, state: Deficits, now_s: float) -> list[str]:
-    plan, _ = Balance().decide(state, estimate, Balance.Config(pin="cpu"), now_s)
+    plan, _ = Balance().decide(Memory(state), estimate, Balance.Config(pin="cpu"), now_s)
     return [str(pin.reason) for pin in plan.pins]
 
 
@@ -58,18 +58,17 @@ def test_moves_forgive_what_their_pcpus_have_brought_about() -> None:
     crowd = [vcpu(name, 0.6, 0, run=0.33) for name in "abc"]
     host = estimate_of(3, *crowd, vcpu("d", 0.9, 2, run=0.5))
     owed = Deficits(10.0, {v.key: 1.5 for v in host.vcpus})
-    plan, after = Balance().decide(owed, host, Balance.Config(pin="cpu"), 10.0)
+    plan, after = Balance().decide(Memory(owed), host, Balance.Config(pin="cpu"), 10.0)
     assert {pin.reason.rule for pin in plan.pins} == {"move"}
-    assert after is not None
-    assert after.owed_s == {VcpuKey("d", 0): 1.5}
+    assert after.deficits is not None
+    assert after.deficits.owed_s == {VcpuKey("d", 0): 1.5}
 
 
 def test_where_a_move_may_soon_be_sure_nobody_takes_turns_before() -> None:
     """e works every fourth second: three times are not enough to know whether one has to go."""
     e = replace(vcpu("e", 0.075, 0), history=(0.0, 0.0, 0.0, 0.3) * 3)
     host = replace(THREE, vcpus=(*THREE.vcpus, e))
-    plan, _ = Balance().decide(
-        Deficits(10.0, {A: 0.4, B: 0.3, C: -0.7}), host, Balance.Config(pin="cpu"), 10.0
-    )
+    owed = Deficits(10.0, {A: 0.4, B: 0.3, C: -0.7})
+    plan, _ = Balance().decide(Memory(owed), host, Balance.Config(pin="cpu"), 10.0)
     assert plan.pins == ()
     assert {pin.reason.rule for pin in plan.considered} == {"unsure"}

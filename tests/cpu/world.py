@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from virtbalance.cpu.demand import DemandState, estimate
 from virtbalance.cpu.guard import GuardState, guard
-from virtbalance.cpu.policies.balance import Balance
-from virtbalance.cpu.rotation import Deficits
+from virtbalance.cpu.policies.balance import Balance, Memory
 from virtbalance.cpu.settings import DemandSettings, GuardSettings, sample_period_s
 from virtbalance.model.cpu_estimate import CpuEstimate
 from virtbalance.model.guest import VcpuKey
@@ -135,7 +134,7 @@ class Scheduler:
     guard_settings: GuardSettings = field(default_factory=GuardSettings)
     demand: DemandState | None = None
     safety: GuardState | None = None
-    state: Deficits | None = None
+    state: Memory | None = None
     estimates: list[CpuEstimate] = field(default_factory=list)
     plans: list[CpuPlan] = field(default_factory=list)
 

@@ -18,15 +18,25 @@ pCPUs, so an uneven number comes to rest as well. For the same reason a vCPU alo
 not moved to an empty one.
 
 Where demand exceeds what can be given and does not divide, vCPUs take turns: see ``rotation``.
+Where promised gains don't come, more certainty is asked for: see ``backoff``.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from virtbalance.cpu.backoff import BackOff, expect, review
 from virtbalance.cpu.board import NOBODY, Board
-from virtbalance.cpu.granularity import crowded, domains_of, fold, nodes_of, unfold, widened
+from virtbalance.cpu.granularity import (
+    Domains,
+    crowded,
+    domains_of,
+    fold,
+    nodes_of,
+    unfold,
+    widened,
+)
 from virtbalance.cpu.promise import placed
 from virtbalance.cpu.replay import Record, recorded
 from virtbalance.cpu.rotation import Deficits, Turn, accrue, forgiven, turns
@@ -37,6 +47,15 @@ from virtbalance.model.plan import CpuPlan, Figure, Pin, Reason
 REGATHERED = 4
 """Moves may draw a guest to another cache, and what was not worth it before is then. Each time is
 another evening, so there is an end to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered from tick to tick."""
+
+    deficits: Deficits | None = None
+    """None where the kernel evens inside sets of pCPUs."""
+    promises: BackOff = field(default_factory=BackOff)
 
 
 class Balance:
@@ -81,35 +100,49 @@ class Balance:
                     raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def decide(
-        self, state: Deficits | None, estimate: CpuEstimate, config: Config, now_s: float
-    ) -> tuple[CpuPlan, Deficits | None]:
+        self, state: Memory | None, estimate: CpuEstimate, config: Config, now_s: float
+    ) -> tuple[CpuPlan, Memory]:
         """Return the pins that even the load, or the rotation's next turns."""
+        state = state or Memory()
         if config.pin != "cpu":
-            return CpuPlan(tuple(_among_domains(estimate, config))), None
+            return _among_domains(state, estimate, config, now_s)
         record = recorded(estimate)
-        placement = _Placement(estimate, record, config)
+        promises = review(state.promises, estimate, record.entitled, now_s)
+        placement = _Placement(estimate, record, config, promises.factor(now_s))
         placement.improve()
-        deficits = accrue(state, estimate, record.entitled, now_s, 2 * config.rotation_s)
+        deficits = accrue(state.deficits, estimate, record.entitled, now_s, 2 * config.rotation_s)
         pins, considered = placement.pins(), placement.considered()
-        if pins:
-            return CpuPlan(pins, considered), forgiven(deficits, estimate, pins)
-        return CpuPlan(placement.turns(deficits), considered), deficits
+        if not pins:
+            return CpuPlan(placement.turns(deficits), considered), Memory(deficits, promises)
+        promises = expect(promises, estimate, record.entitled, pins, now_s)
+        return CpuPlan(pins, considered), Memory(forgiven(deficits, estimate, pins), promises)
 
 
-def _among_domains(estimate: CpuEstimate, config: Balance.Config) -> Iterator[Pin]:
-    """Yield pins to sets of pCPUs; inside a set the kernel evens, and takes turns, by itself."""
+def _among_domains(
+    state: Memory, estimate: CpuEstimate, config: Balance.Config, now_s: float
+) -> tuple[CpuPlan, Memory]:
+    """Return pins to sets of pCPUs; inside a set the kernel evens, and takes turns, by itself."""
     automatic = config.pin == "auto"
     domains = nodes_of(estimate) if automatic else domains_of(estimate)
+    promises, moves = state.promises, tuple[Pin, ...]()
     if len(domains) > 1:
         folded = fold(estimate, domains)
-        placement = _Placement(folded, recorded(folded), config, only_with_memory=automatic)
+        record = recorded(folded)
+        promises = review(promises, estimate, record.entitled, now_s)
+        caution = promises.factor(now_s)
+        placement = _Placement(folded, record, config, caution, only_with_memory=automatic)
         placement.improve()
         moves = tuple(unfold(placement.pins(), estimate, domains))
-        yield from moves
-        estimate = placed(estimate, moves)
+        promises = expect(promises, estimate, record.entitled, moves, now_s)
+    freed = _freed(placed(estimate, moves), domains, only_crowded=automatic)
+    return CpuPlan((*moves, *freed)), Memory(promises=promises)
+
+
+def _freed(estimate: CpuEstimate, domains: Domains, *, only_crowded: bool) -> Iterator[Pin]:
+    """Yield the pins that free vCPUs from masks narrower than their domain."""
     # who comes to a mask may crowd those in it, and so on; masks only grow, so this ends
     while True:
-        narrow = crowded(estimate) if automatic else estimate.vcpus
+        narrow = crowded(estimate) if only_crowded else estimate.vcpus
         freed = tuple(widened(narrow, domains))
         if not freed:
             return
@@ -125,12 +158,17 @@ class _Placement:
         estimate: CpuEstimate,
         record: Record,
         config: Balance.Config,
+        caution: float,
         *,
         only_with_memory: bool = False,
     ) -> None:
-        """``only_with_memory``: nobody gets a home but whose memory is known to lie somewhere."""
+        """``caution``: how many times surer than usual a gain must be.
+
+        ``only_with_memory``: nobody gets a home but whose memory is known to lie somewhere.
+        """
         self._estimate = estimate
         self._config = config
+        self._caution = caution
         self._only_with_memory = only_with_memory
         self._record = record
         self._board = Board(estimate, record.readings)
@@ -163,7 +201,7 @@ class _Placement:
             Pin(
                 self._estimate.vcpus[place].key,
                 frozenset({self._board.cpus[trial.change.target]}),
-                _unsure(trial),
+                _unsure(trial, self._caution),
             )
             for place, trial in self._unsure.items()
         )
@@ -234,9 +272,8 @@ class _Placement:
     # Evening
 
     def _even(self) -> None:
-        search = Search(
-            self._board, self._record.lengths, self._config.errors, self._config.least_gain_ratio
-        )
+        errors = self._caution * self._config.errors
+        search = Search(self._board, self._record.lengths, errors, self._config.least_gain_ratio)
         # each change lowers the mean strain of the host, so this ends; the count is a safety net
         for _ in range(4 * len(self._estimate.vcpus)):
             self._unsure.clear()
@@ -283,10 +320,14 @@ class _Placement:
         return Reason("swap", loaded + text + evened, figures | exchange)
 
 
-def _unsure(trial: Trial) -> Reason:
+def _unsure(trial: Trial, caution: float) -> Reason:
     text = "in the last seconds it would have relieved the host by {gain:.3f} pCPUs, "
     text += "for sure by {sure:.3f}; {cost:.3f} are needed"
-    return Reason("unsure", text, {"gain": trial.gain, "sure": trial.sure, "cost": trial.cost})
+    figures: dict[str, Figure] = {"gain": trial.gain, "sure": trial.sure, "cost": trial.cost}
+    if caution > 1:
+        text += " (little came of former gains: {caution:g} times the usual certainty is asked)"
+        figures["caution"] = caution
+    return Reason("unsure", text, figures)
 
 
 def _turn(turn: Turn, deficits: Deficits) -> Pin:
