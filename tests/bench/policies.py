@@ -1,7 +1,9 @@
 """Policies that misbehave, each in its own way; loaded by tests as ``policies.py:NAME``."""
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from virtbalance.model.guest import VcpuKey
@@ -63,6 +65,20 @@ class Sleeps:
     def decide(self, state: Any, estimate: Any, config: Any, now_s: float) -> Any:
         while True:
             time.sleep(0.1)
+
+
+class SlowToLeave:
+    """Never answers; leaves a file where ``LEFT`` says once it was asked to end, a second later."""
+
+    name = "slow-to-leave"
+
+    def decide(self, state: Any, estimate: Any, config: Any, now_s: float) -> Any:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            time.sleep(1)
+            Path(os.environ["LEFT"]).touch()
+            raise
 
 
 class First:

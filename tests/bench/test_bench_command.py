@@ -249,7 +249,7 @@ def test_an_error_in_a_users_policy_is_shown_with_file_and_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bench("run", "c1/4-on-2/2s", "--policy", f"{MISBEHAVING}:Raises")
-    assert "policies.py:17: RuntimeError: I do not know" in capsys.readouterr().out
+    assert "policies.py:19: RuntimeError: I do not know" in capsys.readouterr().out
 
 
 def test_seeds_in_several_processes_and_columns_of_choice(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from virtbalance.bench.library import find
-from virtbalance.bench.pool import PoolSettings, run_all
+from virtbalance.bench.pool import Patience, PoolSettings, run_all
 from virtbalance.bench.results import (
     DamagedError,
     Job,
@@ -188,7 +188,7 @@ def test_a_policy_that_raises_is_counted_and_the_run_goes_on() -> None:
     result = run(job(f"{MISBEHAVING}:Raises")).result
     assert result.metrics["policy_failures"] == result.metrics["ticks"] == 19
     assert result.error is not None
-    assert "policies.py:17: RuntimeError: I do not know; holding" in result.error
+    assert "policies.py:19: RuntimeError: I do not know; holding" in result.error
     assert result.passed is False
 
 
@@ -222,11 +222,24 @@ def test_negative_memory_is_counted_with_and_without_guard(guard: str) -> None:
 
 def test_a_policy_that_never_answers_is_ended_and_the_others_go_on() -> None:
     jobs = [job(f"{MISBEHAVING}:Sleeps"), job("hold")]
-    settings = PoolSettings(1, silence_s=2.0)
+    settings = PoolSettings(1, patience=Patience(silence_s=2.0, end_s=10.0))
     results = {result.policy.rpartition(":")[2]: result for result in run_all(jobs, settings)}
     assert results["Sleeps"].passed is False
     assert "did not answer within 2 s" in str(results["Sleeps"].error)
     assert results["hold"].metrics["ticks"] == 19
+
+
+@pytest.mark.parametrize(("end_s", "in_order"), [(0.2, False), (30.0, True)])
+def test_a_worker_has_time_to_end_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end_s: float, in_order: bool
+) -> None:
+    """As real guests need it that are just being started."""
+    left = tmp_path / "left"
+    monkeypatch.setenv("LEFT", str(left))
+    settings = PoolSettings(1, patience=Patience(silence_s=1.0, end_s=end_s))
+    (result,) = run_all([job(f"{MISBEHAVING}:SlowToLeave")], settings)
+    assert "did not answer within 1 s" in str(result.error)
+    assert left.exists() == in_order
 
 
 def test_the_guard_can_be_put_on_a_baseline_and_taken_off_ours() -> None:

@@ -22,12 +22,24 @@ from virtbalance.bench.runner import Done, run
 from virtbalance.control.config import ConfigError
 from virtbalance.control.policies import PolicyError, describe_failure
 
-SILENCE_S = 60.0
-"""How long a worker may say nothing before its policy is taken for hung."""
-LAB_SILENCE_S = 600.0
-"""The same for real guests, which take time to start."""
 _TELL_EVERY_S = 0.2
-_END_S = 10.0
+_KILLED_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long workers are waited for."""
+
+    silence_s: float
+    """May say nothing before the policy is taken for hung."""
+    end_s: float
+    """May take to end before it is killed."""
+
+
+SIMULATED = Patience(silence_s=60.0, end_s=10.0)
+REAL_GUESTS = Patience(silence_s=600.0, end_s=120.0)
+"""Guests take time to start, and one that is just being started can only be ended once it is: a
+worker that is killed meanwhile leaves it running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +58,7 @@ class PoolSettings:
 
     workers: int = 1
     directory: Path | None = None
-    silence_s: float = SILENCE_S
+    patience: Patience = SIMULATED
 
 
 def run_all(
@@ -116,7 +128,15 @@ class _Pool:
     def close(self) -> None:
         """End all workers."""
         for worker in self._workers:
-            _end(worker)
+            self._end(worker)
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.terminate()
+        worker.process.join(self._settings.patience.end_s)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join(_KILLED_S)
+        worker.pipe.close()
 
     def _hear(self, worker: _Worker) -> Result | None:
         worker.heard_s = time.monotonic()
@@ -152,7 +172,7 @@ class _Pool:
     def _replace(self, at: int, worker: _Worker, result: Result) -> Result:
         assert worker.job is not None
         self._kept(worker.job, result)
-        _end(worker)
+        self._end(worker)
         self._workers[at] = _start()
         self._done += 1
         self._give(self._workers[at])
@@ -160,11 +180,11 @@ class _Pool:
 
     def _is_silent(self, worker: _Worker) -> bool:
         """Say whether nothing has come for too long; what lies in the pipe unread has come."""
-        long_ago = time.monotonic() - worker.heard_s > self._settings.silence_s
+        long_ago = time.monotonic() - worker.heard_s > self._settings.patience.silence_s
         return worker.begun and long_ago and not worker.pipe.poll()
 
     def _silence(self, job: Job) -> Result:
-        text = f"policy {job.policy} did not answer within {self._settings.silence_s:g} s"
+        text = f"policy {job.policy} did not answer within {self._settings.patience.silence_s:g} s"
         return _failure(job, text)
 
     def _give(self, worker: _Worker) -> None:
@@ -218,15 +238,6 @@ def _no_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
         for one in late:
             signal.raise_signal(one)
-
-
-def _end(worker: _Worker) -> None:
-    worker.process.terminate()
-    worker.process.join(_END_S)
-    if worker.process.is_alive():
-        worker.process.kill()
-        worker.process.join(_END_S)
-    worker.pipe.close()
 
 
 def _work(pipe: Connection) -> None:

@@ -155,7 +155,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from virtbalance.bench.pool import LAB_SILENCE_S, SILENCE_S, PoolSettings, run_all
+    from virtbalance.bench.pool import REAL_GUESTS, SIMULATED, PoolSettings, run_all
     from virtbalance.bench.tables import run_line, standing_lines, standings
 
     jobs = _jobs(arguments)
@@ -165,8 +165,8 @@ def _run(arguments: argparse.Namespace) -> int:
     results = []
     on_lab = arguments.on == "lab"
     workers = 1 if on_lab else arguments.jobs  # real guests share one machine
-    silence_s = LAB_SILENCE_S if on_lab else SILENCE_S
-    settings = PoolSettings(workers, arguments.out, silence_s)
+    patience = REAL_GUESTS if on_lab else SIMULATED
+    settings = PoolSettings(workers, arguments.out, patience)
     with _closing_early(run_all(jobs, settings, show.update)) as finished:
         for result in finished:
             results.append(result)
@@ -362,7 +362,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from virtbalance.bench.pool import LAB_SILENCE_S, PoolSettings, run_all
+    from virtbalance.bench.pool import REAL_GUESTS, PoolSettings, run_all
     from virtbalance.bench.tables import number_text, run_line
     from virtbalance.bench.truth import comparison_table, comparisons, truth_jobs
 
@@ -370,7 +370,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     results = []
     with contextlib.ExitStack() as held:
         directory = arguments.out or Path(held.enter_context(tempfile.TemporaryDirectory()))
-        settings = PoolSettings(1, directory, LAB_SILENCE_S)
+        settings = PoolSettings(1, directory, REAL_GUESTS)
         finished = held.enter_context(_closing_early(run_all(truth_jobs(), settings, show.update)))
         for result in finished:
             results.append(result)

@@ -91,8 +91,8 @@ def _demonstrate(
     hungry = next(guest for guest in guests if guest.name == "hungry")
     with connected(uri, dry_run=False) as hypervisor:
         watch = _Watch(hypervisor, guests)
+        watch.await_sizes(sizes_mib)  # first: what it has filled no balloon can take
         _feed(hungry)
-        watch.await_sizes(sizes_mib)
         for guest in guests:
             guest.load_cpu(0, CountAndSleep(_BUSY_COUNT))
         time.sleep(_SETTLE_S)
