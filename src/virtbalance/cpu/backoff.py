@@ -96,7 +96,8 @@ def expect(
     state = replace(state, pending=tuple(e for e in state.pending if e not in touched))
     for expectation in touched:
         state = _judged(state, expectation, now_s)
-    gain = _foretold(estimate, entitled, pins, pcpus)
+    foretold = promise(estimate, entitled, pins)
+    gain = foretold.before.shortfall - foretold.after.shortfall
     if gain < LEAST_PCPUS:
         return state
     after = placed(estimate, pins)
@@ -146,22 +147,6 @@ def _judged(state: BackOff, expectation: Expectation, now_s: float) -> BackOff:
     if judged.plans < LEAST_PLANS or judged.came >= KEPT_RATIO * judged.promised:
         return judged
     return BackOff(pending=state.pending, until_s=now_s + LASTS_S)
-
-
-def _foretold(
-    estimate: CpuEstimate,
-    entitled: Mapping[VcpuKey, float],
-    pins: Iterable[Pin],
-    pcpus: Collection[int],
-) -> float:
-    """Return the shortfall on some pCPUs that a plan promises to end."""
-    promised = promise(estimate, entitled, pins)
-    room = {cpu: estimate.capacity[cpu] for cpu in pcpus if cpu in estimate.capacity}
-    before, after = (
-        sum(max(0.0, service.loads[cpu] - room[cpu]) for cpu in room)
-        for service in (promised.before, promised.after)
-    )
-    return before - after
 
 
 def _missing(
