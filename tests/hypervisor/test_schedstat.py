@@ -100,11 +100,10 @@ def test_a_change_of_class_is_told_once(
 
 def test_nothing_stays_open_when_a_thread_is_missing() -> None:
     own, nobody = threading.get_native_id(), 2**22 - 1
-    folder = PROC / str(os.getpid())
-    before = fakes.open_below(folder)
+    folder = PROC / str(os.getpid()) / "task" / str(own)
     with pytest.raises(OSError, match=r"No such (file|process)"):
         GuestThreads(os.getpid(), {0: own, 1: nobody}, PROC)
-    assert len(fakes.open_below(folder)) <= len(before)
+    assert str(folder / "schedstat") not in fakes.open_below(folder)
 
 
 def test_the_limit_of_open_files_is_raised_when_met() -> None:

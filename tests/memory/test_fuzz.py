@@ -24,6 +24,8 @@ from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.want import Consume, Steps
 
 TICKS = 300
+PARTS = 10
+"""Of the long test, so that they can run side by side."""
 
 runs = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -35,12 +37,13 @@ def test_nothing_unsafe_ever_happens(seed: int) -> None:
     run(random.Random(seed))
 
 
-@pytest.mark.lab_full
-@pytest.mark.timeout(3600)
-@settings(runs, max_examples=2000)
-@given(st.integers(0, 2**32))
-def test_nor_in_ten_times_as_many_runs(seed: int) -> None:
-    run(random.Random(seed))
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("part", range(PARTS))
+@settings(runs, max_examples=2000 // PARTS)
+@given(seed=st.integers(0, 2**32))
+def test_nor_in_ten_times_as_many_runs(seed: int, part: int) -> None:
+    run(random.Random(PARTS * seed + part))
 
 
 def run(dice: random.Random) -> None:

@@ -105,7 +105,7 @@ def test_nothing_unsafe_is_done(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert eye.targets_kib, "something is done"
 
 
-@pytest.mark.lab_full
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", LONG)
 def test_nor_in_any_of_the_suite(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
