@@ -37,6 +37,7 @@ def idle_worker(worker: Guest) -> Iterator[Guest]:
     yield worker
     worker.command("cpu all off")
     worker.free()
+    await_(lambda: at_rest(worker))
 
 
 def await_(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
@@ -45,6 +46,13 @@ def await_(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to hold in time"
         time.sleep(0.1)
+
+
+def at_rest(guest: Guest) -> bool:
+    """Say whether all loads have ended: an order to end is obeyed after the step going on."""
+    before = guest.report().iterations
+    time.sleep(0.2)
+    return guest.report().iterations == before
 
 
 def ended(guest: Guest) -> MemoryReport:

@@ -1,15 +1,17 @@
 """Real guests do what they are told, and tell the truth about it."""
 
 import os
+import re
 import socket
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.conftest import await_, ended
+from tests.lab.conftest import at_rest, await_, ended
 from virtbalance.lab import (
     Balloon,
     Burst,
@@ -46,6 +48,18 @@ def iterations(guest: Guest, cpu: int) -> int:
     return guest.report().cpus[cpu].iterations
 
 
+def takes_new_vcpus(guest: Guest) -> bool:
+    """Say whether the guest's kernel has a place for vCPUs that come later.
+
+    Debian 13's (6.12.117) has none where it takes itself to be on bare hardware, as under TCG: it
+    "allows 1 present CPUs plus 0 hotplug CPUs", of three that the firmware lists. 6.1 has.
+    """
+    domain = ET.fromstring(guest.domain.XMLDesc())
+    version = re.search(r"vmlinuz-(\d+)\.(\d+)", domain.findtext("os/kernel", ""))
+    assert version, "the kernel's version is in its name"
+    return domain.get("type") == "kvm" or tuple(map(int, version.groups())) < (6, 12)
+
+
 # --- CPU
 
 
@@ -64,7 +78,7 @@ def test_off_ends_any_load(idle_worker: Guest) -> None:
         idle_worker.load_cpu(None, load)
         time.sleep(0.2)
         idle_worker.load_cpu(None, Off())
-        time.sleep(0.3)
+        await_(lambda: at_rest(idle_worker))
         before = idle_worker.report().iterations
         time.sleep(0.3)
         assert idle_worker.report().iterations == before, load
@@ -91,7 +105,7 @@ def test_counting_to_a_number_is_done_in_whole_rounds(idle_worker: Guest) -> Non
     time.sleep(1.0)
     assert idle_worker.report().cpus[0].wakes > 20
     idle_worker.load_cpu(0, Off())
-    time.sleep(0.2)
+    await_(lambda: at_rest(idle_worker))
     assert (iterations(idle_worker, 0) - before) % 40_000 == 0
 
 
@@ -115,7 +129,10 @@ def test_memory_up_to_a_limit_held_and_given_back(idle_worker: Guest) -> None:
     memory = idle_worker.report().memory
     assert memory.outcome == "freed"
     assert memory.held_kib == 0
-    assert memory.now.available_kib > free_kib + 50 * MIB
+    # From Linux 6.7 on, CPUs keep many pages at hand that count as neither free nor available:
+    # 41 of 60 MiB were counted at once by Debian 13's, the others over ten seconds.
+    assert memory.now.available_kib > free_kib + 25 * MIB
+    await_(lambda: idle_worker.report().memory.now.available_kib > free_kib + 50 * MIB, 30.0)
 
 
 def test_memory_at_a_rate_then_held(idle_worker: Guest) -> None:
@@ -323,6 +340,8 @@ def test_kinds_of_guests(lab: Lab, started: list[Guest]) -> None:
 def test_a_vcpu_can_be_plugged_in_and_loaded(lab: Lab, started: list[Guest]) -> None:
     started += lab.start([GuestSpec(name="grows", vcpus=1, maximum_vcpus=3)])
     (guest,) = started
+    if not takes_new_vcpus(guest):
+        pytest.skip("without KVM, this guest kernel has no room for CPUs it did not start with")
     with pytest.raises(LabError, match="no such CPU"):
         guest.load_cpu(1, Hog())
     guest.domain.setVcpus(2)

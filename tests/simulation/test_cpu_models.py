@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.simulation.rates import jain, rates
+from tests.simulation.rates import jain, rates, vcpus
 from virtbalance.model.guest import GuestDefinition, VcpuKey
 from virtbalance.model.snapshot import Scope
 from virtbalance.model.topology import Pcpu, Topology, flat_topology
@@ -15,7 +15,7 @@ from virtbalance.simulation.guest import SimGuest, SimVcpu
 from virtbalance.simulation.host import SimulatedHost
 from virtbalance.simulation.kernel import Kernel
 from virtbalance.simulation.machine import SimMachine, layered_topology
-from virtbalance.simulation.workload import Spread, Workload, arrivals, hog, idle, loop
+from virtbalance.simulation.workload import Spread, Trace, Workload, arrivals, hog, idle, loop
 from virtbalance.simulation.world import CpuModelMaker
 
 MODELS = pytest.mark.parametrize("model", [FluidCpu, EventCpu])
@@ -26,6 +26,17 @@ def random_loop(duty: float, work_s: float = 0.01) -> Workload:
 
 
 # Known truths
+
+
+@MODELS
+def test_what_changes_at_a_time_is_seen_after_it(model: CpuModelMaker) -> None:
+    """A look at the end of a step tells what was wanted in that step."""
+    simulated = host(1, 1, load=Trace((0.2, 0.8), 4.0), cpu_model=model)
+    seen: list[float] = []
+    for _ in range(4):
+        simulated.advance(4.0)
+        seen += simulated.truth().demand_ratio.values()
+    assert seen == [0.2, 0.8, 0.2, 0.8]
 
 
 @MODELS
@@ -62,6 +73,18 @@ def test_who_has_little_to_do_is_not_long_in_the_way(model: CpuModelMaker) -> No
     assert [first.wait, second.wait] == pytest.approx([0.135, 0.135], abs=0.015)
     assert short.run < 0.1
     assert short.wait > 0.4
+
+
+@MODELS
+def test_short_work_on_a_pcpu_that_only_floating_vcpus_visit(model: CpuModelMaker) -> None:
+    """What it meets there are their short runs: 0.7 wanted beside 1.2 of others on two pCPUs."""
+    busy = SimVcpu(loop(0.7, 0.001), frozenset({0}))
+    pinned = SimGuest("pinned", (busy,), None, uuid=uuid(99))
+    floating = [SimGuest(f"g{n:02}", (SimVcpu(loop(0.1, 0.001)),), None) for n in range(12)]
+    simulated = SimulatedHost(SimMachine(flat_topology(2)), [pinned, *floating], cpu_model=model)
+    got = dict(zip(vcpus(simulated), rates(simulated, 60), strict=True))
+    assert got.pop(VcpuKey(uuid(99), 0)) == pytest.approx((0.5, 0.285), abs=0.02)
+    assert all(0.09 < other.run < 0.11 for other in got.values())
 
 
 @MODELS

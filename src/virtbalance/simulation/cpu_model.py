@@ -58,7 +58,7 @@ class CpuModel(Protocol):
         """Take CPUs on line or off; no thread's affinity is on one that goes."""
 
     def advance(self, to_s: float) -> None:
-        """Go on to this time."""
+        """Go on to this time. What workloads change just then is seen after it."""
 
     def counters(self) -> Mapping[VcpuKey, Counters]:
         """Return what schedstat would show now."""

@@ -119,7 +119,7 @@ class EventCpu:
 
     def advance(self, to_s: float) -> None:
         """Go on to this time."""
-        while self._timers and self._timers[0][0] <= to_s:
+        while self._timers and self._timers[0][0] < to_s - _DONE_S:
             at_s, _, what = heapq.heappop(self._timers)
             self._now_s = max(self._now_s, at_s)
             what()

@@ -161,7 +161,8 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
         if scene.runs is not None:
             gone = _soon_gone(presence, weight, scene.runs)
             excess = np.maximum(excess - gone, 0.0)
-            excess = np.maximum(excess, _rest_of_run(crowd, presence, weight, excess, layout))
+            rest = _rest_of_run(crowd, presence, weight, excess, pressure, layout)
+            excess = np.maximum(excess, rest)
         pair[0] = excess
         np.multiply(excess, fewer, out=pair[1])
         present, run, met = _answer(scene, speed, pair)
@@ -369,15 +370,22 @@ def _soon_gone(presence: Floats, weight: Floats, runs: _Runs) -> Floats:
 
 
 def _rest_of_run(
-    crowd: Crowd, presence: Floats, weight: Floats, excess: Floats, layout: Layout
+    crowd: Crowd,
+    presence: Floats,
+    weight: Floats,
+    excess: Floats,
+    pressure: _Pressure,
+    layout: Layout,
 ) -> Floats:
     """Return F - 1 by pinned thread if all it waited for was the rest of the run it meets."""
     cpu = layout.cpu
     load = weight * presence
     length = load * np.minimum(crowd.work_s, layout.slice_s)
-    others = _by_cpu(layout, load)[cpu] - load
-    lengths = _by_cpu(layout, length)[cpu] - length
-    mean = np.maximum(lengths, _TINY) / np.maximum(others, _TINY)
+    sums = _by_cpu(layout, length)
+    for pool, part in zip(layout.pools, pressure.spread, strict=True):
+        sums[pool.cpus] += part * length[pool.threads].sum()
+    others = np.maximum(pressure.total[cpu] - load, _TINY)
+    mean = np.clip((sums[cpu] - length) / others, _TINY, layout.slice_s)
     think = np.clip(crowd.think_s, 1e-3 * mean, 1e3 * mean)
     rest = mean / -np.expm1(-mean / think) - think
     some = np.minimum(1.0, excess)

@@ -78,9 +78,10 @@ class Balance:
         least_gain_ratio: float = LEAST_GAIN_RATIO
         """And this much of a pCPU for each pin: it keeps an idle host still, where the tiniest
         gain would pay for itself in five minutes."""
-        idle_ratio: float = 0.06
+        idle_ratio: float = 0.1
         """Below this a vCPU gets no home: it fits in wherever there is room, which no pin can do.
-        On PlanetLab 0.85 0.03 serves guests worse with two fifths more pins, 0.1 much worse."""
+        What guests lack on PlanetLab 0.85 goes down with it, 11.5 % at 0.03, 7.2 % here, 4.6 % at
+        0.2 (docs/bench.md); but who asks for a pCPU for each vCPU means those that fill a tenth."""
         patience_s: float = 15.0
         """vCPUs get their homes together once all busy ones are settled, and singly after having
         been settled for this long: some guest is always starting on a large host. Meanwhile the
