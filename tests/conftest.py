@@ -1,8 +1,12 @@
-"""For all tests: a run that is ended ends its real guests, too."""
+"""For all tests: a run that is ended ends its real guests, too; no test fails for being slow."""
 
 import signal
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

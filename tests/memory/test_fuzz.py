@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.memory.drive import MIB, Drive
@@ -24,26 +24,32 @@ from virtbalance.simulation.machine import SimMachine
 from virtbalance.simulation.want import Consume, Steps
 
 TICKS = 300
-PARTS = 10
-"""Of the long test, so that they can run side by side."""
+PARTS = 4
+LONG_PARTS = 10
+"""Tests are parted so that they can run side by side."""
 
-runs = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+runs = settings(suppress_health_check=[HealthCheck.too_slow])
+seeds = st.integers(0, 2**32)
 
 
-@settings(runs, max_examples=200)
-@given(st.integers(0, 2**32))
-@example(32_817)  # two reports in one second
-def test_nothing_unsafe_ever_happens(seed: int) -> None:
-    run(random.Random(seed))
+def test_two_reports_in_one_second() -> None:
+    run(random.Random(32_817))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@settings(runs, max_examples=200 // PARTS)
+@given(seed=seeds)
+def test_nothing_unsafe_ever_happens(seed: int, part: int) -> None:
+    run(random.Random(PARTS * seed + part))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("part", range(PARTS))
-@settings(runs, max_examples=2000 // PARTS)
-@given(seed=st.integers(0, 2**32))
+@pytest.mark.parametrize("part", range(LONG_PARTS))
+@settings(runs, max_examples=2000 // LONG_PARTS)
+@given(seed=seeds)
 def test_nor_in_ten_times_as_many_runs(seed: int, part: int) -> None:
-    run(random.Random(PARTS * seed + part))
+    run(random.Random(LONG_PARTS * seed + part))
 
 
 def run(dice: random.Random) -> None:

@@ -57,7 +57,7 @@ def live(
     return Drive(host, demand=with_budget_max(budget_mib), liars=liars).run(120.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(honest, min_size=1, max_size=4),
     st.sampled_from([0.5, 1.0, 4.0]),

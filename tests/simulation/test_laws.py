@@ -96,7 +96,7 @@ MOVES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(guests(), MOVES)
 def test_no_time_from_nowhere_in_the_fluid_model(
     described: list[SimGuest], moves: list[frozenset[int]]
@@ -104,7 +104,7 @@ def test_no_time_from_nowhere_in_the_fluid_model(
     check_time(described, moves, FluidCpu)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(guests(), MOVES)
 def test_no_time_from_nowhere_in_the_event_model(
     described: list[SimGuest], moves: list[frozenset[int]]
@@ -112,7 +112,7 @@ def test_no_time_from_nowhere_in_the_event_model(
     check_time(described, moves, EventCpu)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
