@@ -166,7 +166,7 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
         pair[0] = excess
         np.multiply(excess, fewer, out=pair[1])
         present, run, met = _answer(scene, speed, pair)
-        before, busy = busy, _busy(run[0], spread, layout)
+        before, busy = busy, _on_cpus(run[0], spread, layout)
         settled = _near(met[1], presence) and _near(busy, before)
         presence = met[1]
         if settled:
@@ -174,10 +174,10 @@ def share(crowd: Crowd, layout: Layout, presence: Floats) -> Rates:
     got = run[0]
     if scene.runs is not None or scene.limited:
         got = _use_gaps(got, present[0], busy, crowd, layout)
-        busy = _busy(got, spread, layout)
+        busy = _on_cpus(got, spread, layout)
     if layout.pools:
         got = _use_pool_gaps(got, present[0], busy, pressure, crowd, layout)
-        busy = _busy(got, spread, layout)
+        busy = _on_cpus(got, spread, layout)
     got, busy = _fit(got, busy, spread, layout)
     return Rates(got, np.maximum(present[0] - got, 0.0), speed, busy, presence)
 
@@ -381,11 +381,9 @@ def _rest_of_run(
     cpu = layout.cpu
     load = weight * presence
     length = load * np.minimum(crowd.work_s, layout.slice_s)
-    sums = _by_cpu(layout, length)
-    for pool, part in zip(layout.pools, pressure.spread, strict=True):
-        sums[pool.cpus] += part * length[pool.threads].sum()
     others = np.maximum(pressure.total[cpu] - load, _TINY)
-    mean = np.clip((sums[cpu] - length) / others, _TINY, layout.slice_s)
+    lengths = _on_cpus(length, pressure.spread, layout)[cpu] - length
+    mean = np.clip(lengths / others, _TINY, layout.slice_s)
     think = np.clip(crowd.think_s, 1e-3 * mean, 1e3 * mean)
     rest = mean / -np.expm1(-mean / think) - think
     some = np.minimum(1.0, excess)
@@ -531,11 +529,12 @@ def _thread_speed(crowd: Crowd, layout: Layout, busy: Floats, spread: tuple[Floa
     return slowed
 
 
-def _busy(run: Floats, spread: tuple[Floats, ...], layout: Layout) -> Floats:
-    busy = _by_cpu(layout, run)
+def _on_cpus(values: Floats, spread: tuple[Floats, ...], layout: Layout) -> Floats:
+    """Return sums by pCPU over all threads, those of pools as they are spread."""
+    sums = _by_cpu(layout, values)
     for pool, part in zip(layout.pools, spread, strict=True):
-        busy[pool.cpus] += part * run[pool.threads].sum()
-    return busy
+        sums[pool.cpus] += part * values[pool.threads].sum()
+    return sums
 
 
 def _fit(
