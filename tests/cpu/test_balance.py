@@ -125,6 +125,34 @@ def test_other_work_counts() -> None:
     assert sorted(after.values(), key=str) == [0, 0, 0, 1]
 
 
+def test_vcpus_that_want_alike_do_not_swap_because_other_work_is_uneven() -> None:
+    """C1 as seen on Debian 13: in busier company the same program reads 0.44 instead of 0.40."""
+
+    def swapped(greatest: float) -> int:
+        even = [vcpu(f"g{i}", load, i // 2) for i, load in enumerate((greatest, 0.40, 0.40, 0.39))]
+        return len(decide(estimate_of(2, *even, capacity={0: 0.78, 1: 0.93})).pins)
+
+    assert swapped(0.44) == 0
+    assert swapped(0.48) == 2
+
+
+def test_vcpus_that_want_alike_swap_to_come_to_their_memory() -> None:
+    nodes = Topology(tuple(Pcpu(cpu, cpu, cpu // 2, cpu // 2) for cpu in range(4)))
+    full = [vcpu(f"g{i}", 0.4, i // 2) for i in range(8)]
+    lost = [
+        replace(v, memory_node=1 - i // 4 if i in (0, 4) else i // 4) for i, v in enumerate(full)
+    ]
+    after = homes(replace(estimate_of(4, *lost), topology=nodes))
+    assert (after["g0/0"], after["g4/0"]) == (2, 0)
+
+
+def test_vcpus_that_want_alike_swap_to_be_apart_from_their_siblings() -> None:
+    pairs = [vcpu(name, 0.4, home, index=i) for home, name in enumerate("ab") for i in range(2)]
+    after = homes(estimate_of(2, *pairs))
+    assert after["a/0"] != after["a/1"]
+    assert after["b/0"] != after["b/1"]
+
+
 def test_the_emptier_core_of_two_empty_pcpus() -> None:
     topology = Topology(tuple(Pcpu(i, i // 2 * 2, 0, 0) for i in range(4)))
     two = [vcpu(name, 0.9, {0, 1, 2, 3}) for name in ("a", "b")]

@@ -94,7 +94,13 @@ class Board:
         vcpus = self.estimate.vcpus
         return sorted(vcpu for vcpu in self.residents[pcpu] if vcpus[vcpu].fixed is None)
 
-    def gains(self, vcpus: Sequence[int], source: int, partners: Partners) -> Array:
+    def gains(
+        self,
+        vcpus: Sequence[int],
+        source: int,
+        partners: Partners,
+        alike: NDArray[np.bool_] | None = None,
+    ) -> Array:
         """Return by how much each exchange relieves the host, in pCPUs, at every sample.
 
         That is the fall in strain of all cores, less the time that distance to memory and to
@@ -102,6 +108,8 @@ class Board:
 
         Shaped (readings, vcpus, partners, samples). What is not allowed gains ``BARRED``, and so
         does a vCPU that has its core to itself: it moves nearer to its memory, or not at all.
+
+        ``alike``, shaped (vcpus, partners): exchanges whose fall in strain is not to count.
         """
         moved = np.array(vcpus, dtype=np.intp)
         pcpus, back = partners.pcpus, partners.back
@@ -113,6 +121,8 @@ class Board:
         at_source = settling[:, None] * comes[:, None] - leaving
         at_target = arriving - returning
         gains = self._relief(source, pcpus, at_source, at_target)
+        if alike is not None:
+            gains[:, alike] = np.minimum(gains[:, alike], 0.0)
         gains -= self._hindrance(moved, source, pcpus, back)[:, :, None]
         gains -= at_source + at_target  # what distance adds to the load of both together
         able = self._allowed[moved[:, None], pcpus] & (~comes | self._allowed[back, source])
