@@ -215,7 +215,8 @@ def test_heavy_guests_in_a_heap_get_done_what_two_pcpus_allow(
             iterations_per_s(case.guests, 6.0)  # time to be spread
             done[name].append(iterations_per_s(case.guests, 7.0))
             runner.join()
-    risen = [b / a for a, b in zip(done["heap"], done["balanced"], strict=True)]
     possible = [b / a for a, b in zip(done["heap"], done["by hand"], strict=True)]
+    # risen / possible of each round, in which the heap cancels out
+    reached = [b / a for a, b in zip(done["by hand"], done["balanced"], strict=True)]
     assert statistics.median(possible) > 1.3, done
-    assert statistics.median(risen) >= 0.85 * statistics.median(possible), done
+    assert statistics.median(reached) >= 0.85, done
