@@ -41,9 +41,9 @@ PlanetLab's 0.85 is served alike with a tenth more pins."""
 
 ALIKE_RATIO = 0.15
 """Demands that differ by less count as the same: what a vCPU seems to want depends on its company.
-Beside 0.15 more of other work than elsewhere (emulators' threads) a guest's program reads 0.45
-instead of 0.40, on the other pCPU it is the other one's. Recorded loads are served as well with 0.1
-and with any swap (docs/bench.md)."""
+Beside other work of 0.22 of a pCPU real guests read up to 0.45 where the same program reads 0.40
+beside 0.07, and only others would if they changed places. Recorded loads are served as well with
+0.1, and with any swap (docs/bench.md)."""
 
 
 @dataclass(frozen=True, slots=True)
