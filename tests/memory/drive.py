@@ -26,6 +26,8 @@ from virtbalance.simulation.memory import GuestMemory
 MIB = 1024
 HOLD_S = 60.0
 RELEASE_WITHIN_S = 600.0
+WATCH_S = 0.5
+"""How often it is noted what guests use."""
 UNSEEN_PERIODS = 3.0
 """A guest is shrunk on reports up to two periods old, and a report can be one old when it comes."""
 STUCK_S = 5.0
@@ -76,7 +78,8 @@ class Watchdog:
         """Raise ``UnsafeError`` if a command is not safe."""
         samples = {g.uuid: g.memory for g in snapshot.guests if g.memory is not None}
         periods = {g.uuid: g.definition.stats_period_s for g in snapshot.guests}
-        self._note_used(periods)
+        self.watch()
+        self._forget_used(periods)
         self._note_followed(samples, targets)
         before = {u: max(s.actual_kib, targets.get(u, s.actual_kib)) for u, s in samples.items()}
         after = dict(before)
@@ -141,12 +144,16 @@ class Watchdog:
         if taken_kib > 0 and usable_kib <= 100 * MIB and not squeezed:
             raise UnsafeError(f"{name} has only {usable_kib} usable and loses {taken_kib}")
 
-    def _note_used(self, periods_s: Mapping[str, float]) -> None:
-        now_s = self.host.now_s
+    def watch(self) -> None:
+        """Note what every guest uses now; it may report a dip between two ticks."""
         for uuid, truth in self.host.truth().memory.items():
+            self._used_kib.setdefault(uuid, []).append((self.host.now_s, truth.used_kib))
+
+    def _forget_used(self, periods_s: Mapping[str, float]) -> None:
+        for uuid, seen in self._used_kib.items():
             unseen_s = UNSEEN_PERIODS * max(self.period_s, periods_s.get(uuid, 0.0))
-            seen = [*self._used_kib.get(uuid, []), (now_s, truth.used_kib)]
-            self._used_kib[uuid] = [(at_s, kib) for at_s, kib in seen if at_s >= now_s - unseen_s]
+            since_s = self.host.now_s - unseen_s
+            self._used_kib[uuid] = [(at_s, kib) for at_s, kib in seen if at_s >= since_s]
 
     def _grown_kib(self, uuid: str) -> int:
         """Return what a guest may have taken since it last reported; nobody can know of it."""
@@ -258,8 +265,15 @@ class Drive:
         end_s = self.host.now_s + seconds
         while self.host.now_s < end_s - 1e-9:
             self.tick()
-            self.host.advance(self.period_s)
+            self._wait()
         return self
+
+    def _wait(self) -> None:
+        """Let a period pass, under the watchdog's eyes."""
+        next_s = self.host.now_s + self.period_s
+        while (left_s := next_s - self.host.now_s) > 1e-9:
+            self.host.advance(min(left_s, WATCH_S))
+            self._watchdog.watch()
 
     def run_until(self, done: Callable[[], bool], at_most_s: float) -> float:
         """Tick until something is so; return when that was, since the start."""

@@ -36,6 +36,10 @@ def test_two_reports_in_one_second() -> None:
     run(random.Random(32_817))
 
 
+def test_a_guest_frees_memory_reports_and_takes_it_again_between_two_ticks() -> None:
+    run(random.Random(451_062))
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 @settings(runs, max_examples=200 // PARTS)
 @given(seed=seeds)
