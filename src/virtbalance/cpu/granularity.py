@@ -61,6 +61,8 @@ def nodes_of(estimate: CpuEstimate) -> Domains:
 def fold(estimate: CpuEstimate, domains: Domains) -> CpuEstimate:
     """Return the estimate with domains in the place of pCPUs."""
     known = estimate.topology.by_id
+    masks = {mask for vcpu in estimate.vcpus for mask in (vcpu.affinity, vcpu.allowed)}
+    touched = {mask: _touched(mask, domains) for mask in masks}
     return replace(
         estimate,
         topology=Topology(
@@ -68,11 +70,7 @@ def fold(estimate: CpuEstimate, domains: Domains) -> CpuEstimate:
         ),
         capacity={d: sum(estimate.capacity[cpu] for cpu in domains[d]) for d in sorted(domains)},
         vcpus=tuple(
-            replace(
-                vcpu,
-                affinity=_touched(vcpu.affinity, domains),
-                allowed=_touched(vcpu.allowed, domains),
-            )
+            replace(vcpu, affinity=touched[vcpu.affinity], allowed=touched[vcpu.allowed])
             for vcpu in estimate.vcpus
         ),
     )
@@ -130,11 +128,14 @@ def _confined(estimate: CpuEstimate) -> dict[frozenset[int], list[VcpuEstimate]]
     cores: dict[int, set[int]] = defaultdict(set)
     for cpu in estimate.capacity:
         cores[estimate.topology.by_id[cpu].core].add(cpu)
-    groups: dict[frozenset[int], list[VcpuEstimate]] = defaultdict(list)
+    by_mask: dict[frozenset[int], list[VcpuEstimate]] = defaultdict(list)
     for vcpu in estimate.vcpus:
-        mask = vcpu.affinity & estimate.capacity.keys()
+        by_mask[vcpu.affinity].append(vcpu)
+    groups: dict[frozenset[int], list[VcpuEstimate]] = defaultdict(list)
+    for affinity, members in by_mask.items():
+        mask = affinity & estimate.capacity.keys()
         own = {estimate.topology.by_id[cpu].core for cpu in mask}
-        groups[frozenset(cores[min(own)]) if len(own) == 1 else frozenset(mask)].append(vcpu)
+        groups[frozenset(cores[min(own)]) if len(own) == 1 else frozenset(mask)] += members
     return groups
 
 
