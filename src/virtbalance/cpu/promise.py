@@ -63,7 +63,8 @@ def placed(estimate: CpuEstimate, actions: Iterable[Action]) -> CpuEstimate:
     return replace(
         estimate,
         vcpus=tuple(
-            replace(vcpu, affinity=masks.get(vcpu.key, vcpu.affinity)) for vcpu in estimate.vcpus
+            replace(vcpu, affinity=masks[vcpu.key]) if vcpu.key in masks else vcpu
+            for vcpu in estimate.vcpus
         ),
     )
 
