@@ -39,11 +39,11 @@ LEAST_GAIN_RATIO = 0.003
 """pCPUs for each pin: the floor of a gain, unless the policy is told otherwise. With a third of it
 PlanetLab's 0.85 is served alike with a tenth more pins."""
 
-ALIKE_RATIO = 0.15
+ALIKE_RATIO = 0.25
 """Demands that differ by less count as the same: what a vCPU seems to want depends on its company.
-Beside other work of 0.22 of a pCPU real guests read up to 0.45 where the same program reads 0.40
-beside 0.07, and only others would if they changed places. Recorded loads are served as well with
-0.1, and with any swap (docs/bench.md)."""
+Where most of the emulators' threads were (0.22 of a pCPU, 0.10 on the other) real guests read up to
+0.48 and elsewhere 0.38 with the same program, and those that came in their place read the same.
+Recorded loads are served as well as with any swap (docs/bench.md)."""
 
 
 @dataclass(frozen=True, slots=True)
