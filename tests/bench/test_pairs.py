@@ -1,14 +1,18 @@
 """Contenders in turn on the same guests: order, ratios, and what the command prints."""
 
 import json
+import math
+import os
 import re
+import time
 
 import pytest
 
 from virtbalance.bench.library import find
+from virtbalance.bench.machine_speed import SpeedProbe
 from virtbalance.bench.pairs import Turn, ratio_table, ratios, turns
 from virtbalance.bench.schema import Scenario
-from virtbalance.bench.statistics import Summary
+from virtbalance.bench.statistics import Summary, adjusted, summarize
 from virtbalance.bench.sweep import grid, parse_axis
 from virtbalance.cli.main import main
 
@@ -21,8 +25,8 @@ def short(name: str, *settings: str) -> Scenario:
     return scenario
 
 
-def turn(policy: str, number: int, total: float, least: float) -> Turn:
-    return Turn("case", "lab", policy, number, {}, total, least, pins=0)
+def turn(policy: str, number: int, total: float, least: float, speed: float | None = None) -> Turn:
+    return Turn("case", "lab", policy, number, {}, total, least, pins=0, machine_speed=speed)
 
 
 def test_a_ratio_is_of_turns_of_the_same_round() -> None:
@@ -51,9 +55,52 @@ def test_no_ratio_where_somebody_got_nothing() -> None:
     (ratio,) = ratios([turn("mine", 0, 1.2, 0.3), turn("theirs", 0, 1.0, 0.0)], ["mine", "theirs"])
     assert ratio.least is None
     assert (
-        ratio_table([ratio])[1]
-        == "case      mine / theirs  1.200 [1.200, 1.200]            -      1"
+        ratio_table([ratio])[1] == "case      mine / theirs  1.200 [1.200, 1.200]            -"
+        "                   -                           -      1"
     )
+
+
+def test_a_faster_machine_is_no_merit() -> None:
+    # mine gets a tenth more done at equal speed; work goes with the root of the speed
+    speeds = [(50, 40), (40, 50), (50, 50), (30, 50), (45, 40)]
+    found = [
+        turn(policy, number, total=worth * speed**0.5, least=worth * speed, speed=speed)
+        for number, pair in enumerate(speeds)
+        for policy, worth, speed in zip(("mine", "theirs"), (1.1, 1.0), pair, strict=True)
+    ]
+    (ratio,) = ratios(found, ["mine", "theirs"])
+    assert ratio.total is not None
+    assert ratio.total.low == pytest.approx(1.1 * 0.6**0.5)
+    for equal in (ratio.total_at_equal_speed, ratio.least_at_equal_speed):
+        assert equal is not None
+        assert (equal.median, equal.low, equal.high) == pytest.approx((1.1, 1.1, 1.1))
+    (fewer,) = ratios(found[:8], ["mine", "theirs"])
+    assert (fewer.rounds, fewer.total_at_equal_speed) == (4, None)
+
+
+def test_what_differs_at_equal_speed_is_the_interval() -> None:
+    logs = [-0.2, -0.1, 0.0, 0.1, 0.2, 0.3, -0.3]
+    equal = adjusted([math.exp(log) for log in logs], [1.0] * 7)
+    plain = summarize([math.exp(log) for log in logs])
+    assert equal is not None
+    assert plain is not None
+    assert (equal.median, equal.count) == (1.0, 7)
+    assert (equal.low, equal.high) == pytest.approx((plain.low, plain.high), rel=0.11)
+    assert adjusted([*[1.0] * 5, 0.0], [1.0] * 6) is None  # somebody got nothing
+    assert adjusted([*[1.0] * 5, None], [1.0] * 6) == Summary(1.0, 1.0, 1.0, 5)
+
+
+def test_the_machines_speed_is_measured_and_nobody_else_is_moved() -> None:
+    before = os.sched_getaffinity(0)
+    with SpeedProbe() as probe:
+        deadline_s = time.monotonic() + 30
+        speed = None
+        while speed is None and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+            speed = probe.take()
+    assert speed is not None
+    assert 1 < speed < 1000  # turns of an empty loop in a microsecond
+    assert os.sched_getaffinity(0) == before
 
 
 def test_who_is_first_changes_from_round_to_round() -> None:

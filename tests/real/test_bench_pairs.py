@@ -25,5 +25,6 @@ def test_a_heap_left_alone_gets_less_done_than_one_that_is_spread() -> None:
     assert (spread["policy"], heap["policy"]) == ("balance", "hold")
     assert list(spread["work"]) == ["g0", "g1", "g2", "g3"]
     assert heap["total"] > 0.4
+    assert 0.4 < spread["machine_speed"] / heap["machine_speed"] < 2.5
     assert spread["total"] > 1.1 * heap["total"]
     assert spread["least"] > 1.1 * heap["least"]

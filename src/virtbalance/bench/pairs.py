@@ -14,6 +14,7 @@ any guest got of what it wanted, here 0.4 / 0.25 = 1.6 as well.
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from virtbalance.bench.played import Played
 from virtbalance.bench.recording import Floats
 from virtbalance.bench.runner import play, program_settings
 from virtbalance.bench.schema import GuestTable, Scenario
-from virtbalance.bench.statistics import Summary, summarize
+from virtbalance.bench.statistics import Summary, adjusted, summarize
 from virtbalance.control.config import ConfigError
 from virtbalance.model.guest import RoleName
 from virtbalance.ui.text import table
@@ -45,6 +46,22 @@ class Turn:
     """The least that any guest got of what it wants."""
     pins: int
     """Affinities changed, warm-up included."""
+    machine_speed: float | None
+    """As ``SpeedProbe`` has it; ``None`` on a simulated host."""
+
+
+_HEADINGS = (
+    "scenario",
+    "ratio",
+    "sum",
+    "worst guest",
+    "sum at equal speed",
+    "worst guest at equal speed",
+    "pairs",
+)
+
+_PlayTurn = Callable[[str, int], tuple[Played, float | None]]
+"""Plays a contender's turn in a round; returns the machine's speed, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,9 @@ class Ratio:
     total: Summary | None
     least: Summary | None
     """None where somebody got nothing under the other one in every round."""
+    total_at_equal_speed: Summary | None
+    least_at_equal_speed: Summary | None
+    """None on a simulated host, and below five rounds."""
 
 
 def turns(
@@ -77,33 +97,56 @@ def turns(
     with _host(scenario, on) as play_turn:
         for number in range(rounds):
             for policy in policies if number % 2 == 0 else reversed(policies):
-                played = play_turn(policy, number)
+                played, speed = play_turn(policy, number)
                 if played.first_failure is not None:
                     raise ConfigError(f"{policy}: {played.first_failure}")
-                yield _turn(scenario, on, policy, number, played)
+                yield _turn(scenario, on, policy, number, played, speed)
 
 
 @contextlib.contextmanager
-def _host(scenario: Scenario, on: str) -> Iterator[Callable[[str, int], Played]]:
+def _host(scenario: Scenario, on: str) -> Iterator[_PlayTurn]:
     settings = program_settings(scenario)
+
+    def play_simulated(policy: str, seed: int) -> tuple[Played, None]:
+        role, thinking = make_role(policy, settings)
+        return play(scenario, settings, role, thinking, seed, _untold), None
+
     if on == "sim":
-        yield lambda policy, seed: play(
-            scenario, settings, *make_role(policy, settings), seed, _untold
-        )
+        yield play_simulated
         return
     from virtbalance.bench.lab_run import play_on, staged
+    from virtbalance.bench.machine_speed import SpeedProbe
 
-    with staged(scenario) as stage:
-        yield lambda policy, _: play_on(
-            stage, scenario, settings, *make_role(policy, settings), _untold
-        )
+    with staged(scenario) as stage, SpeedProbe() as probe:
+
+        def play_real(policy: str, _: int) -> tuple[Played, float | None]:
+            speeds: dict[float, float | None] = {}
+            role, thinking = make_role(policy, settings)
+            played = play_on(
+                stage,
+                scenario,
+                settings,
+                role,
+                thinking,
+                lambda now_s: speeds.update({now_s: probe.take()}),
+            )
+            return played, _mean_after(scenario.measure_from_s, speeds)
+
+        yield play_real
 
 
 def _untold(now_s: float) -> None:
     """Keep the time within a turn to oneself."""
 
 
-def _turn(scenario: Scenario, on: str, policy: str, number: int, played: Played) -> Turn:
+def _mean_after(from_s: float, values: Mapping[float, float | None]) -> float | None:
+    counted = [value for at_s, value in values.items() if at_s > from_s and value is not None]
+    return fmean(counted) if counted else None
+
+
+def _turn(
+    scenario: Scenario, on: str, policy: str, number: int, played: Played, speed: float | None
+) -> Turn:
     recording = played.recording.between(scenario.measure_from_s, None)
     seconds = float(recording.steps_s.sum())
     work = dict.fromkeys((guest.name for guest in scenario.guests), 0.0)
@@ -117,7 +160,7 @@ def _turn(scenario: Scenario, on: str, policy: str, number: int, played: Played)
     ]
     total, least = sum(work.values()), min(shares, default=0.0)
     pins = sum(len(tick.pins) for tick in played.recording.ticks)
-    return Turn(scenario.name, on, policy, number, work, total, least, pins)
+    return Turn(scenario.name, on, policy, number, work, total, least, pins, speed)
 
 
 def _wanted(guest: GuestTable, times_s: Floats, steps_s: Floats) -> float:
@@ -137,20 +180,31 @@ def ratios(found: Sequence[Turn], policies: Sequence[str]) -> Iterator[Ratio]:
                 for (where, policy, number), mine in by_turn.items()
                 if (where, policy) == (scenario, first) and (scenario, other, number) in by_turn
             ]
-            total = summarize([_ratio(mine.total, theirs.total) for mine, theirs in pairs])
-            least = summarize([_ratio(mine.least, theirs.least) for mine, theirs in pairs])
-            yield Ratio(scenario, first, other, len(pairs), total, least)
+            total = [_ratio(mine.total, theirs.total) for mine, theirs in pairs]
+            least = [_ratio(mine.least, theirs.least) for mine, theirs in pairs]
+            speed = [_ratio(mine.machine_speed, theirs.machine_speed) for mine, theirs in pairs]
+            yield Ratio(
+                scenario,
+                first,
+                other,
+                len(pairs),
+                summarize(total),
+                summarize(least),
+                adjusted(total, speed),
+                adjusted(least, speed),
+            )
 
 
-def _ratio(mine: float, theirs: float) -> float | None:
-    return mine / theirs if theirs > 0 else None
+def _ratio(mine: float | None, theirs: float | None) -> float | None:
+    return mine / theirs if mine is not None and theirs else None
 
 
 def turn_line(turn: Turn) -> str:
     """Return one line about a turn."""
     guests = "  ".join(f"{name} {done:.3f}" for name, done in turn.work.items())
     what = f"{turn.scenario}  {turn.policy}  round {turn.round}"
-    return f"{what}  pins {turn.pins}  sum {turn.total:.3f}  {guests}"
+    speed = "" if turn.machine_speed is None else f"  machine's speed {turn.machine_speed:.1f}"
+    return f"{what}  pins {turn.pins}  sum {turn.total:.3f}  {guests}{speed}"
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
@@ -166,11 +220,13 @@ def ratio_table(found: Sequence[Ratio]) -> list[str]:
             f"{one.policy} / {one.against}",
             _interval(one.total),
             _interval(one.least),
+            _interval(one.total_at_equal_speed),
+            _interval(one.least_at_equal_speed),
             f"{one.rounds}",
         )
         for one in found
     ]
-    return table(("scenario", "ratio", "sum", "worst guest", "pairs"), rows)
+    return table(_HEADINGS, rows)
 
 
 def _interval(summary: Summary | None) -> str:

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 _DRAWS = 2000
 _LOW, _HIGH = 2.5, 97.5
+_FEWEST_TO_ADJUST = 5
+
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +40,29 @@ def paired(mine: Sequence[float | None], theirs: Sequence[float | None]) -> Summ
     """Return the summary of differences seed by seed, mine less theirs."""
     pairs = zip(mine, theirs, strict=True)
     return summarize([a - b for a, b in pairs if a is not None and b is not None])
+
+
+def adjusted(ratios: Sequence[float | None], nuisance: Sequence[float | None]) -> Summary | None:
+    """Return the summary of ratios as they would be where another ratio, measured beside, is 1.
+
+    Analysis of covariance: log ratio = a + b log nuisance + noise, b by least squares; what is
+    summarized is exp(a + noise). The interval has b estimated anew in every draw. ``None`` below
+    five pairs, and where a ratio is 0.
+    """
+    pairs = zip(ratios, nuisance, strict=True)
+    known = np.array([(y, x) for y, x in pairs if y is not None and x is not None], float)
+    if len(known) < _FEWEST_TO_ADJUST or not known.all():
+        return None
+    draws = np.random.default_rng(0).integers(len(known), size=(_DRAWS, len(known)))
+    y, x = np.log(known).T
+    (median,) = np.exp(_medians_adjusted(y[np.newaxis], x[np.newaxis]))
+    low, high = np.exp(np.percentile(_medians_adjusted(y[draws], x[draws]), [_LOW, _HIGH]))
+    return Summary(float(median), float(low), float(high), len(known))
+
+
+def _medians_adjusted(y: _Floats, x: _Floats) -> _Floats:
+    """Return the median of y - b x for each row."""
+    from_mean = x - x.mean(axis=1, keepdims=True)
+    spread = (from_mean**2).sum(axis=1)
+    slope = (from_mean * y).sum(axis=1) / np.where(spread > 0, spread, np.inf)
+    return np.asarray(np.median(y - slope[:, np.newaxis] * x, axis=1))
