@@ -5,6 +5,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -143,6 +144,21 @@ def test_the_command_prints_turns_and_ratios(capsys: pytest.CaptureFixture[str])
     assert first["total"] == pytest.approx(sum(first["work"].values()))
     # of the least served guest, which wants at least 0.2 of a pCPU
     assert min(first["work"].values()) / 0.4 < first["least"] <= 1.01
+
+
+def test_pairs_that_were_had_count_when_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> Iterator[Turn]:
+        yield turn("balance", 0, 1.2, 0.3)
+        yield turn("hold", 0, 1.0, 0.3)
+        yield turn("hold", 1, 1.0, 0.3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("virtbalance.bench.pairs.turns", interrupted)
+    assert main(["bench", "pairs", "c1/4-on-2/1s", *TWO]) == 130
+    *_, last = capsys.readouterr().out.splitlines()
+    assert re.match(r"case +balance / hold +1\.200 .* 1$", last)
 
 
 @pytest.mark.parametrize(

@@ -194,16 +194,18 @@ def _pairs(arguments: argparse.Namespace) -> int:
         raise UsageError("pairs needs two policies for vCPUs or more, the one in question first")
     found = []
     output = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # a user's policy may print
-        for scenario in scenarios:
-            going = turns(scenario, policies, arguments.pairs, arguments.on)
-            with contextlib.closing(going):
-                for turn in going:
-                    found.append(turn)
-                    line = json.dumps(turn_json(turn)) if arguments.json else turn_line(turn)
-                    print(line, file=output, flush=True)
-    if not arguments.json:
-        _print_all(["", *ratio_table(list(ratios(found, policies)))])
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # a user's policy may print
+            for scenario in scenarios:
+                going = turns(scenario, policies, arguments.pairs, arguments.on)
+                with contextlib.closing(going):
+                    for turn in going:
+                        found.append(turn)
+                        line = json.dumps(turn_json(turn)) if arguments.json else turn_line(turn)
+                        print(line, file=output, flush=True)
+    finally:  # turns that were had count, whatever ended them
+        if found and not arguments.json:
+            _print_all(["", *ratio_table(list(ratios(found, policies)))])
     return 0
 
 
