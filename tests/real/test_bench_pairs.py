@@ -3,6 +3,8 @@
 import json
 import os
 import subprocess
+from statistics import median
+from typing import Any
 
 import pytest
 
@@ -14,17 +16,27 @@ pytestmark = pytest.mark.lab_full
 def test_a_heap_left_alone_gets_less_done_than_one_that_is_spread() -> None:
     if len(os.sched_getaffinity(0)) != 2:
         pytest.skip("this case is written for 2 pCPUs")
-    words = ["bench", "pairs", "c1/4-on-2/1s", "--on", "lab", "--pairs", "1", "--json"]
+    words = ["bench", "pairs", "c1/4-on-2/1s", "--on", "lab", "--pairs", "3", "--json"]
     words += ["--policy", "balance", "--policy", "hold"]
-    words += ["--set", "duration_s=14", "--set", "measure_from_s=5"]
+    words += ["--set", "duration_s=10", "--set", "measure_from_s=4"]
     done = subprocess.run(
         [BIN / "virt-balance", *words], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
-    spread, heap = (json.loads(line) for line in done.stdout.splitlines())
-    assert (spread["policy"], heap["policy"]) == ("balance", "hold")
-    assert list(spread["work"]) == ["g0", "g1", "g2", "g3"]
-    assert heap["total"] > 0.4
-    assert 0.4 < spread["machine_speed"] / heap["machine_speed"] < 2.5
-    assert spread["total"] > 1.1 * heap["total"]
-    assert spread["least"] > 1.1 * heap["least"]
+    turns: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    order = ["balance", "hold", "hold", "balance", "balance", "hold"]
+    assert [turn["policy"] for turn in turns] == order
+    assert all(list(turn["work"]) == ["g0", "g1", "g2", "g3"] for turn in turns)
+    assert min(turn["total"] for turn in turns) > 0.4
+    for figure in ("total", "least"):
+        assert _by_policy(turns, "balance", figure) > 1.1 * _by_policy(turns, "hold", figure)
+
+
+def _by_policy(turns: list[dict[str, Any]], policy: str, figure: str) -> float:
+    """Return the median over turns of what got done, by the speed the machine had meanwhile.
+
+    Two turns of the same placement on a virtual machine were 1.7 apart without that.
+    """
+    mine = [turn for turn in turns if turn["policy"] == policy]
+    done: list[float] = [turn[figure] / turn["machine_speed"] for turn in mine]
+    return median(done)
