@@ -9,6 +9,10 @@ before a turn's ``measure_from_s`` does not count.
 Example: 4 guests that want 0.4 each are pinned to one of two pCPUs. Left alone they get 1.0 done
 together, spread 1.6, so the ratio of sums is 1.6; the worst guest's is the ratio of the least that
 any guest got of what it wanted, here 0.4 / 0.25 = 1.6 as well.
+
+Real machines are not equally fast within a round either. How fast this one was is measured beside
+(``machine_speed``), and from five rounds on each ratio is told a second time as it would be, had
+the machine been equally fast in both turns (``adjusted``).
 """
 
 import contextlib
@@ -30,6 +34,19 @@ from virtbalance.control.config import ConfigError
 from virtbalance.model.guest import RoleName
 from virtbalance.ui.text import table
 
+_HEADINGS = (
+    "scenario",
+    "ratio",
+    "sum",
+    "worst guest",
+    "sum at equal speed",
+    "worst guest at equal speed",
+    "pairs",
+)
+
+_PlayTurn = Callable[[str, int], tuple[Played, float | None]]
+"""Plays a contender's turn in a round; returns the machine's speed, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -48,20 +65,6 @@ class Turn:
     """Affinities changed, warm-up included."""
     machine_speed: float | None
     """As ``SpeedProbe`` has it; ``None`` on a simulated host."""
-
-
-_HEADINGS = (
-    "scenario",
-    "ratio",
-    "sum",
-    "worst guest",
-    "sum at equal speed",
-    "worst guest at equal speed",
-    "pairs",
-)
-
-_PlayTurn = Callable[[str, int], tuple[Played, float | None]]
-"""Plays a contender's turn in a round; returns the machine's speed, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from virtbalance.bench.recording import Floats
 
 _DRAWS = 2000
 _LOW, _HIGH = 2.5, 97.5
 _FEWEST_TO_ADJUST = 5
-
-_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def adjusted(ratios: Sequence[float | None], nuisance: Sequence[float | None]) -
     return Summary(float(median), float(low), float(high), len(known))
 
 
-def _medians_adjusted(y: _Floats, x: _Floats) -> _Floats:
+def _medians_adjusted(y: Floats, x: Floats) -> Floats:
     """Return the median of y - b x for each row."""
     from_mean = x - x.mean(axis=1, keepdims=True)
     spread = (from_mean**2).sum(axis=1)
